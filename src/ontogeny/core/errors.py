@@ -1,0 +1,16 @@
+"""The errors a user can cause, apart from the errors that are ours."""
+
+
+class OntogenyError(Exception):
+    """Something the user can mend: the message says what was wrong, what was expected and what to do.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class ImpossibleRequest(OntogenyError):
+    """A data set, circuit or model was asked for that cannot exist; the message gives the reason and the counts."""
+
+
+class BadCheckpoint(OntogenyError):
+    """A checkpoint cannot be read or holds numbers that are not finite; the message names the file."""

@@ -1,0 +1,152 @@
+"""What is known of one checkpoint: the frozen records that analysis returns, disk keeps and MLflow shows.
+
+An undefined number is NaN, and the status beside it says why (METHODS 4.5). On disk NaN is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ontogeny.core.circuit import Circuit, EdgeScores
+from ontogeny.core.graph import GraphSpec
+from ontogeny.core.pairs import Split
+
+Status = Literal["found", "threshold_unmet", "not_learned", "trivial", "nan"]
+
+
+@dataclass(frozen=True)
+class CheckpointRef:
+    """One checkpoint of one member of a suite."""
+
+    suite: str
+    member: str
+    scale: str
+    seed: int
+    step: int
+    tokens: int
+    """Tokens seen in training before this checkpoint."""
+    path: str
+    """Folder of the Hugging Face checkpoint, relative to the project's root, or hub repository."""
+    weights_digest: str
+    """SHA-256 of the weights, first 32 hex digits."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the analysis needs to remember of a model."""
+
+    graph: GraphSpec
+    d_model: int
+    d_head: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over examples and the ends of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How well a checkpoint does a task on one split (METHODS 2.5)."""
+
+    metric: Estimate
+    """The task's metric on clean prompts: logits (logit_diff) or probability (prob_diff)."""
+    corrupted: Estimate
+    """The same answers' metric on the corrupted prompts."""
+    difference: Estimate
+    """Paired: clean minus corrupted."""
+    accuracy: Estimate
+    """Share of examples whose metric is > 0."""
+    rank0: Estimate
+    """Share of examples whose most likely token is a correct answer."""
+    mass: Estimate
+    """Probability on all answers, correct and incorrect."""
+    examples: int
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Both forms, of the ratio of means (METHODS 4.4)."""
+
+    metric: float
+    """M(circuit)."""
+    raw: float
+    """M(circuit) / M(model)."""
+    normalised: float
+    """(M(circuit) - M(corrupted)) / (M(model) - M(corrupted))."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A circuit of one size on a faithfulness curve."""
+
+    fraction: float
+    """Of the graph's edges that was asked for; NaN for a size that the search looked at."""
+    asked: int
+    kept: int
+    faithfulness: Faithfulness
+    complement: Faithfulness | None = None
+    """With this circuit removed from the full graph (METHODS 5.4)."""
+    random: tuple[Faithfulness, ...] = ()
+    """Random circuits of about this kept size."""
+
+
+@dataclass(frozen=True)
+class CircuitResult:
+    """The outcome of a search: never a made-up size (METHODS 4.5)."""
+
+    status: Status
+    reason: str
+    """One sentence, empty for `found`."""
+    circuit: Circuit | None
+    """The smallest faithful circuit; for `threshold_unmet` the best one; otherwise none."""
+    asked: int | None
+    """n asked for (`size_first`)."""
+    kept: int | None
+    """Edges after pruning."""
+    nodes: int | None
+    """Nodes after pruning, input and logits included."""
+    sustained: int | None
+    """`size_sustained`: least n from which faithfulness holds for the next few sizes."""
+    cap: int
+    """Largest n that was allowed."""
+    faithfulness: Mapping[Split, Faithfulness]
+    """Of the chosen circuit, on the split it was searched on and on `held_out`."""
+    random_p95: float
+    """95th percentile of the faithfulness (the form that the threshold uses) of random circuits of the same kept size."""
+    curve: tuple[CurvePoint, ...]
+    """At MIB's fractions of the graph."""
+    searched: tuple[CurvePoint, ...]
+    """Every size that the search evaluated, ascending."""
+    cpr: float
+    """Area under the normalised curve, trapezoids over fractions."""
+    cmd: float
+    """Area between the normalised curve and 1."""
+
+
+@dataclass(frozen=True)
+class TaskAnalysis:
+    """One task at one checkpoint."""
+
+    task: str
+    dataset_digest: str
+    behaviour: Mapping[Split, Behaviour]
+    scores: EdgeScores | None
+    """None where the scores are not finite or were not asked for."""
+    circuit: CircuitResult
+
+
+@dataclass(frozen=True)
+class CheckpointAnalysis:
+    """One checkpoint, all its tasks."""
+
+    ref: CheckpointRef
+    model: ModelFacts
+    tasks: Mapping[str, TaskAnalysis]

@@ -1,0 +1,243 @@
+"""Every setting of a study: one frozen class a section of params.yaml, named as its DVC stage.
+
+`suite`, `execution` and `tracking` belong to no stage. Sections are values: every floor of the house may take one as
+an argument, and none may choose one. Unknown keys and values out of range are refused when the file is read.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ontogeny.core.errors import OntogenyError
+
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+MEMBER = re.compile(r"^(?P<scale>[a-z0-9][a-z0-9._]*)-s(?P<seed>\d+)$")
+
+
+class Section(BaseModel):
+    """A part of params.yaml: immutable, and it refuses keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SuiteParams(Section):
+    """Which models are followed."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "ladder"
+    members: Annotated[tuple[str, ...], Field(min_length=1)]
+    """`scale-sN`: the scale (a key of `checkpoints.scales`) and the seed of its weights and data order."""
+
+    @model_validator(mode="after")
+    def _members_are_well_formed(self) -> Self:
+        for member in self.members:
+            if not MEMBER.match(member):
+                raise ValueError(f"member {member!r} is not of the form scale-sN, e.g. small-s0")
+        if len(set(self.members)) != len(self.members):
+            raise ValueError("members are named twice")
+        return self
+
+
+def split_member(member: str) -> tuple[str, int]:
+    """Scale and seed of a member's name: ``small-s0`` -> ``("small", 0)``."""
+    match = MEMBER.match(member)
+    if match is None:
+        raise OntogenyError(f"Member {member!r} is not of the form scale-sN, e.g. small-s0.")
+    return match["scale"], int(match["seed"])
+
+
+class CorpusParams(Section):
+    """The ladder's text (METHODS 11)."""
+
+    seed: int = 0
+    train_tokens: Annotated[int, Field(ge=1000)] = 2_000_000
+    held_out_tokens: Annotated[int, Field(ge=1000)] = 50_000
+
+
+class DatasetsParams(Section):
+    """The tasks' frozen data sets (METHODS 2)."""
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    seed: int = 0
+    sizes: dict[str, Annotated[int, Field(ge=2)]] = {}
+    """Examples in each of the three splits; a task that is not named takes its published size."""
+    corruptions: dict[str, str] = {}
+    """A task that is not named takes its default corruption."""
+
+
+class ScaleParams(Section):
+    """One size of the ladder."""
+
+    layers: Annotated[int, Field(ge=1)]
+    heads: Annotated[int, Field(ge=1)]
+    d_model: Annotated[int, Field(ge=8)]
+
+
+class CheckpointsParams(Section):
+    """Training of the ladder (METHODS 11.5-11.6)."""
+
+    scales: dict[str, ScaleParams]
+    context: Annotated[int, Field(ge=128)] = 128
+    batch: Annotated[int, Field(ge=1)] = 12
+    steps: Annotated[int, Field(ge=1)] = 3000
+
+
+class BehaviourParams(Section):
+    """Bootstrap over examples of a checkpoint's behaviour (METHODS 2.5)."""
+
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    seed: int = 0
+
+
+class AttributionParams(Section):
+    """How edges are scored (METHODS 3.4)."""
+
+    method: Literal["eap", "eap_ig", "clean_corrupted", "exact"] = "eap_ig"
+    steps: Annotated[int, Field(ge=1, le=1000)] = 5
+    """m: gradients averaged by `eap_ig`; the other methods do not use it."""
+    rule: Literal["right", "left", "midpoint"] = "right"
+
+
+class SearchParams(Section):
+    """The search for the smallest faithful circuit (METHODS 4)."""
+
+    selection: Literal["greedy", "topn"] = "greedy"
+    threshold: Fraction = 0.8
+    faithfulness: Literal["raw", "normalised"] = "raw"
+    range: Literal["full", "paper"] = "full"
+    """`full` searches n in [1, E]; `paper` n in [1, 5 % of E], where failure is censored."""
+    ablation: Literal["patch", "zero", "mean"] = "patch"
+    sustain: Annotated[int, Field(ge=1)] = 5
+    scan_up_to: Annotated[int, Field(ge=1)] = 5000
+    """Graphs with at most this many edges are scanned at every n; larger ones are bisected."""
+    fractions: tuple[Fraction, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class BaselineParams(Section):
+    """What a circuit is compared with (METHODS 4.5, 5.4)."""
+
+    random_draws: Annotated[int, Field(ge=20)] = 20
+    fractions: tuple[Fraction, ...] = (0.01, 0.02, 0.05)
+    """Random circuits and complements of these kept sizes ..."""
+    every: Annotated[int, Field(ge=1)] = 4
+    """... at every n-th checkpoint and the last."""
+    seed: int = 0
+
+
+class AnalyseParams(Section):
+    """One checkpoint, all tasks."""
+
+    precision: Literal["float32", "float64"] = "float32"
+    behaviour: BehaviourParams = BehaviourParams()
+    attribution: AttributionParams = AttributionParams()
+    search: SearchParams = SearchParams()
+    baselines: BaselineParams = BaselineParams()
+
+
+class TrajectoryParams(Section):
+    """Over training (METHODS 6.6, 8.1)."""
+
+    onset_rule: Literal["base_33", "cot_33"] = "base_33"
+    onset_fraction: Fraction = 0.33
+    sustain: Annotated[int, Field(ge=1)] = 2
+    base_fraction: Fraction = 0.01
+    """The base level is the mean over steps before this fraction of the tokens."""
+    standard_errors: Annotated[float, Field(gt=0)] = 3.0
+    ewma_alpha: Fraction = 0.5
+    matched_fractions: tuple[Fraction, ...] = (0.01, 0.02, 0.05)
+    matched_floor: Annotated[int, Field(ge=1)] = 20
+
+
+class FiguresParams(Section):
+    """How pictures are written."""
+
+    formats: tuple[Literal["png", "svg"], ...] = ("png", "svg")
+    dpi: Annotated[int, Field(ge=50, le=600)] = 120
+
+
+class ExecutionParams(Section):
+    """How work is spread; in no fingerprint, as it changes no number."""
+
+    n_jobs: Annotated[int, Field(ge=1)] | None = None
+    """Worker processes of one torch thread each; null: as many as there are cores."""
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+
+
+class TrackingParams(Section):
+    """Where MLflow is."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "default"
+    uri: str | None = None
+    """null: the SQLite file under mlruns/. The environment's MLFLOW_TRACKING_URI wins."""
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    suite: SuiteParams
+    corpus: CorpusParams
+    datasets: DatasetsParams
+    checkpoints: CheckpointsParams
+    analyse: AnalyseParams
+    trajectory: TrajectoryParams
+    figures: FiguresParams
+    execution: ExecutionParams
+    tracking: TrackingParams
+
+    @model_validator(mode="after")
+    def _members_have_scales(self) -> Self:
+        for member in self.suite.members:
+            scale, _ = split_member(member)
+            if scale not in self.checkpoints.scales:
+                known = ", ".join(self.checkpoints.scales)
+                raise ValueError(f"suite.members: {member!r} needs a scale {scale!r} in checkpoints.scales "
+                                 f"(there are: {known})")
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        OntogenyError: the file is missing or no YAML, a key is unknown, or a value is out of range; the message
+            names each key and what is allowed.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OntogenyError(f"{path} does not exist: run from the project's root, or name a params file.") from None
+    except yaml.YAMLError as error:
+        raise OntogenyError(f"{path} is no valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise OntogenyError(f"{path} must hold sections such as `suite:` and `analyse:`.")
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        raise OntogenyError(f"{path} is refused:\n" + "\n".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: object) -> str:
+    """One line a problem: the key, what is wrong, what was given."""
+    assert isinstance(error, dict)
+    key = ".".join(str(part) for part in error["loc"]) or "(file)"
+    if error["type"] == "extra_forbidden":
+        return f"  {key}: unknown key. Allowed here: {', '.join(_keys_beside(error['loc']))}"
+    given = "" if isinstance(error.get("input"), dict) else f" (got {error.get('input')!r})"
+    return f"  {key}: {error['msg']}{given}"
+
+
+def _keys_beside(location: tuple[object, ...]) -> list[str]:
+    """The keys that the section holding `location` knows."""
+    section: type[BaseModel] = Params
+    for part in location[:-1]:
+        field = section.model_fields.get(str(part))
+        inner = field.annotation if field is not None else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return list(ScaleParams.model_fields) if part == "scales" or location[1:2] == ("scales",) else []
+        section = inner
+    return list(section.model_fields)
