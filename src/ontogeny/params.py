@@ -195,8 +195,9 @@ class Params(Section):
             scale, _ = split_member(member)
             if scale not in self.checkpoints.scales:
                 known = ", ".join(self.checkpoints.scales)
-                raise ValueError(f"suite.members: {member!r} needs a scale {scale!r} in checkpoints.scales "
-                                 f"(there are: {known})")
+                raise ValueError(
+                    f"suite.members: {member!r} needs a scale {scale!r} in checkpoints.scales (there are: {known})"
+                )
         return self
 
 

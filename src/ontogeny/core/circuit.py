@@ -12,7 +12,7 @@ from ontogeny.core.graph import GraphSpec
 
 @dataclass(frozen=True)
 class EdgeScores:
-    """One score an edge; > 0 means that the edge helps: corrupting it is predicted to lower the metric (METHODS 3.3)."""
+    """One score an edge (METHODS 3.3); > 0: corrupting the edge is predicted to lower the metric, so it helps."""
 
     graph: GraphSpec
     values: Float[Tensor, "writers readers"]

@@ -113,8 +113,10 @@ class GraphSpec:
     @cached_property
     def real_edges(self) -> Bool[Tensor, "writers readers"]:
         """True where an edge exists."""
-        prefix = [self.writers_before(int(layer), mlp=kind == "mlp")
-                  for layer, kind in zip(self.reader_layers, self.reader_kinds)]
+        prefix = [
+            self.writers_before(int(layer), mlp=kind == "mlp")
+            for layer, kind in zip(self.reader_layers, self.reader_kinds)
+        ]
         return torch.arange(self.n_writers)[:, None] < torch.tensor(prefix)[None, :]
 
     def edge_name(self, writer: int, reader: int) -> str:
@@ -133,5 +135,7 @@ class GraphSpec:
             index = self.writer_names.index(writer), self.reader_names.index(reader)
             if bool(self.real_edges[index]):
                 return index
-        raise OntogenyError(f"{name!r} is no edge of a graph with {self.n_layers} layers of {self.n_heads} heads; "
-                            f"edges are named as {self.edge_name(0, self.logits_reader)!r}.")
+        raise OntogenyError(
+            f"{name!r} is no edge of a graph with {self.n_layers} layers of {self.n_heads} heads; "
+            f"edges are named as {self.edge_name(0, self.logits_reader)!r}."
+        )

@@ -75,10 +75,17 @@ class TaskDataset:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON values, without the digest."""
-        splits = {name: [asdict(pair) | {"slots": dict(pair.slots)} for pair in pairs]
-                  for name, pairs in self.splits.items()}
-        return {"task": self.task, "metric": self.metric, "corruption": self.corruption, "seed": self.seed,
-                "tokenizer_digest": self.tokenizer_digest, "splits": splits}
+        splits = {
+            name: [asdict(pair) | {"slots": dict(pair.slots)} for pair in pairs] for name, pairs in self.splits.items()
+        }
+        return {
+            "task": self.task,
+            "metric": self.metric,
+            "corruption": self.corruption,
+            "seed": self.seed,
+            "tokenizer_digest": self.tokenizer_digest,
+            "splits": splits,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> TaskDataset:
@@ -86,8 +93,12 @@ class TaskDataset:
         fields = dict(data)
         splits = fields.pop("splits")
         assert isinstance(splits, Mapping)
-        pairs = {name: tuple(PromptPair(**(p | {"correct": tuple(p["correct"]), "incorrect": tuple(p["incorrect"])}))
-                             for p in rows) for name, rows in splits.items()}
+        pairs = {
+            name: tuple(
+                PromptPair(**(p | {"correct": tuple(p["correct"]), "incorrect": tuple(p["incorrect"])})) for p in rows
+            )
+            for name, rows in splits.items()
+        }
         return cls(**fields, splits=pairs)  # type: ignore[arg-type]
 
 
@@ -112,8 +123,14 @@ class PairBatch:
 
     def take(self, rows: slice | Int[Tensor, " rows"]) -> PairBatch:
         """The pairs at `rows`, in that order."""
-        return PairBatch(self.clean[rows], self.corrupted[rows], self.lengths[rows], self.answer_ids[rows],
-                         self.answer_weights[rows], self.metric)
+        return PairBatch(
+            self.clean[rows],
+            self.corrupted[rows],
+            self.lengths[rows],
+            self.answer_ids[rows],
+            self.answer_weights[rows],
+            self.metric,
+        )
 
 
 def tokenize(pairs: Sequence[PromptPair], metric: Metric, tokenizer: Tokenizer) -> PairBatch:
@@ -130,9 +147,13 @@ def tokenize(pairs: Sequence[PromptPair], metric: Metric, tokenizer: Tokenizer) 
         if len(a) != len(b):
             raise ImpossibleRequest(
                 f"Clean and corrupted prompts must have the same number of tokens, got {len(a)} and {len(b)}: "
-                f"{pair.clean!r} / {pair.corrupted!r}. Choose words that this tokenizer splits alike.")
-    answers = [[(single_token(a, tokenizer), 1.0) for a in pair.correct]
-               + [(single_token(a, tokenizer), -1.0) for a in pair.incorrect] for pair in pairs]
+                f"{pair.clean!r} / {pair.corrupted!r}. Choose words that this tokenizer splits alike."
+            )
+    answers = [
+        [(single_token(a, tokenizer), 1.0) for a in pair.correct]
+        + [(single_token(a, tokenizer), -1.0) for a in pair.incorrect]
+        for pair in pairs
+    ]
     width, k = max(map(len, clean)), max(map(len, answers))
     pad = [row + [(0, 0.0)] * (k - len(row)) for row in answers]
     return PairBatch(
@@ -141,7 +162,8 @@ def tokenize(pairs: Sequence[PromptPair], metric: Metric, tokenizer: Tokenizer) 
         lengths=torch.tensor([len(row) for row in clean]),
         answer_ids=torch.tensor([[i for i, _ in row] for row in pad]),
         answer_weights=torch.tensor([[w for _, w in row] for row in pad], dtype=torch.float64),
-        metric=metric)
+        metric=metric,
+    )
 
 
 def single_token(text: str, tokenizer: Tokenizer) -> int:

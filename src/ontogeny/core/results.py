@@ -120,7 +120,7 @@ class CircuitResult:
     faithfulness: Mapping[Split, Faithfulness]
     """Of the chosen circuit, on the split it was searched on and on `held_out`."""
     random_p95: float
-    """95th percentile of the faithfulness (the form that the threshold uses) of random circuits of the same kept size."""
+    """95th percentile of the faithfulness of random circuits of the same kept size, in the threshold's form."""
     curve: tuple[CurvePoint, ...]
     """At MIB's fractions of the graph."""
     searched: tuple[CurvePoint, ...]
