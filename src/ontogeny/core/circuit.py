@@ -1,24 +1,44 @@
-"""Edge scores and circuits as immutable values; choosing, pruning and comparing circuits (METHODS 4.1-4.2, 8.1)."""
+"""Edge scores and circuits as immutable values; choosing, pruning and comparing circuits (METHODS 4.1-4.2, 5.4, 8.1).
+
+A `Ranking` orders all edges once and says, for every edge, from which size on it survives pruning. It comes from one
+pass over the layers, because pruning to a fixpoint keeps exactly the edges that lie on a path from the input to the
+logits: an edge u -> v of rank r is kept from ``max(r, grounded(u), useful(v))`` on, where u is *grounded* once a path
+from the input leads to it, and v *useful* once a path leads from it to the logits. So every circuit of a scan over
+sizes costs one comparison.
+"""
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
-from jaxtyping import Bool, Float
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.graph import GraphSpec
+
+Selection = Literal["greedy", "topn"]
 
 
 @dataclass(frozen=True)
 class EdgeScores:
-    """One score an edge (METHODS 3.3); > 0: corrupting the edge is predicted to lower the metric, so it helps."""
+    """One score an edge; > 0: the edge helps, corrupting it is predicted to lower the metric (METHODS 3.3)."""
 
     graph: GraphSpec
     values: Float[Tensor, "writers readers"]
     """0 where there is no edge."""
     method: str
     """E.g. ``eap_ig-right-5``."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether every score is a finite number."""
+        return bool(self.values.isfinite().all())
 
 
 @dataclass(frozen=True)
@@ -32,3 +52,217 @@ class Circuit:
     def n_edges(self) -> int:
         """Edges kept."""
         return int(self.edges.sum())
+
+    @cached_property
+    def nodes(self) -> Bool[Tensor, " nodes"]:
+        """True for each node that an edge touches: the writers in their order, then the logits."""
+        touched = torch.cat([self.edges.any(dim=1), self.edges[:, -1].any()[None]])
+        own = self.graph.writer_of_reader[:-1][self.edges[:, :-1].any(dim=0)]
+        touched[own] = True
+        return touched
+
+    @property
+    def n_nodes(self) -> int:
+        """Nodes kept, input and logits included."""
+        return int(self.nodes.sum())
+
+    @cached_property
+    def edge_names(self) -> tuple[str, ...]:
+        """Names of the edges, by writer, then reader."""
+        return tuple(self.graph.edge_name(int(u), int(v)) for u, v in self.edges.nonzero())
+
+
+def full_circuit(graph: GraphSpec) -> Circuit:
+    """All edges."""
+    return Circuit(graph, graph.real_edges.clone())
+
+
+def empty_circuit(graph: GraphSpec) -> Circuit:
+    """No edge."""
+    return Circuit(graph, torch.zeros_like(graph.real_edges))
+
+
+def complement(circuit: Circuit) -> Circuit:
+    """The full graph with this circuit's edges removed; not pruned (METHODS 5.4)."""
+    return Circuit(circuit.graph, circuit.graph.real_edges & ~circuit.edges)
+
+
+def prune(circuit: Circuit) -> Circuit:
+    """Drop nodes without inputs or without outputs, and their edges, to a fixpoint (METHODS 4.2)."""
+    never = circuit.graph.n_edges + 1
+    order = np.where(circuit.edges.numpy(), 0, never)
+    return Circuit(circuit.graph, torch.from_numpy(_keep_from(circuit.graph, order) < never))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The order in which edges are asked for, and from which size on each one survives pruning."""
+
+    graph: GraphSpec
+    order: Int[np.ndarray, "writers readers"]
+    """1 for the edge that is asked for first, ..., E; E + 1 where there is no edge."""
+    keep_from: Int[np.ndarray, "writers readers"]
+    """Least n at which the edge is in the pruned circuit of n asked edges; E + 1 where there is no edge."""
+
+    def circuit(self, asked: int) -> Circuit:
+        """The pruned circuit of the first `asked` edges.
+
+        Raises:
+            ImpossibleRequest: `asked` is negative or more than there are edges.
+        """
+        if not 0 <= asked <= self.graph.n_edges:
+            raise ImpossibleRequest(
+                f"A circuit of {asked} edges was asked for, but this graph has {self.graph.n_edges}: "
+                f"ask for 0 to {self.graph.n_edges}."
+            )
+        return Circuit(self.graph, torch.from_numpy(self.keep_from <= asked))
+
+    @cached_property
+    def kept(self) -> Int[np.ndarray, " sizes"]:
+        """Edges kept at each n = 0, 1, ..., E."""
+        return np.bincount(self.keep_from.ravel(), minlength=self.graph.n_edges + 2)[:-1].cumsum()
+
+    def representative(self, asked: int) -> int:
+        """Least n that gives the same pruned circuit as `asked`: circuits are evaluated once under this key."""
+        return int(np.searchsorted(self.kept, self.kept[asked]))
+
+    def size_keeping(self, kept: int) -> int:
+        """Least n whose pruned circuit has at least `kept` edges.
+
+        Raises:
+            ImpossibleRequest: more edges than there are.
+        """
+        if kept > self.graph.n_edges:
+            raise ImpossibleRequest(f"A circuit that keeps {kept} edges was asked for; there are {self.graph.n_edges}.")
+        return int(np.searchsorted(self.kept, kept))
+
+
+def rank_edges(scores: EdgeScores, selection: Selection = "greedy") -> Ranking:
+    """Rank all edges by absolute score (METHODS 4.1).
+
+    ``greedy`` starts with the logits and repeatedly takes the strongest edge into a node that is already reached; its
+    writer then opens its own inputs. ``topn`` takes the strongest edges anywhere. Equal scores: lower writer, then
+    lower reader first.
+
+    Raises:
+        ImpossibleRequest: a score is not finite.
+    """
+    if not scores.finite:
+        raise ImpossibleRequest("Edges cannot be ranked: some scores are not finite. Check the checkpoint's weights.")
+    graph = scores.graph
+    strength = np.where(graph.real_edges.numpy(), scores.values.double().abs().numpy(), -1.0)
+    order = _greedy_order(graph, strength) if selection == "greedy" else _topn_order(graph, strength)
+    return Ranking(graph, order, _keep_from(graph, order))
+
+
+def grow(scores: EdgeScores, kept: int, selection: Selection = "greedy") -> Circuit:
+    """The smallest circuit of this ranking that keeps at least `kept` edges after pruning (METHODS 5.4, 8.1)."""
+    ranking = rank_edges(scores, selection)
+    return ranking.circuit(ranking.size_keeping(kept))
+
+
+def permute_scores(scores: EdgeScores, generator: torch.Generator) -> EdgeScores:
+    """Scores shuffled among edges into readers of the same kind in the same layer: the null of METHODS 5.4."""
+    graph, values = scores.graph, scores.values.clone()
+    kinds = np.array(graph.reader_kinds)
+    layers = graph.reader_layers.numpy()
+    for layer in range(graph.n_layers + 1):
+        for kind in ("q", "k", "v", "mlp", "logits"):
+            columns = torch.from_numpy((layers == layer) & (kinds == kind))
+            here = graph.real_edges & columns
+            pool = values[here]
+            values[here] = pool[torch.randperm(len(pool), generator=generator).to(values.device)]
+    return EdgeScores(graph, values, f"{scores.method}-permuted")
+
+
+def random_circuits(
+    scores: EdgeScores, kept: int, draws: int, generator: torch.Generator, selection: Selection = "greedy"
+) -> tuple[Circuit, ...]:
+    """Circuits selected on permuted scores, each grown until it keeps at least `kept` edges (METHODS 5.4)."""
+    return tuple(grow(permute_scores(scores, generator), kept, selection) for _ in range(draws))
+
+
+def jaccard_edges(a: Circuit, b: Circuit) -> float:
+    """Edges in both over edges in either; NaN if both are empty."""
+    return _jaccard(a.edges, b.edges)
+
+
+def jaccard_nodes(a: Circuit, b: Circuit) -> float:
+    """Nodes in both over nodes in either, input and logits included; NaN if both are empty."""
+    return _jaccard(a.nodes, b.nodes)
+
+
+def weighted_jaccard(a: EdgeScores, b: EdgeScores) -> float:
+    """Sum of minima over sum of maxima of |score| / sum |score| over all edges; NaN if either is all zero."""
+    x, y = (scores.values.double().abs() for scores in (a, b))
+    x, y = x / x.sum(), y / y.sum()
+    return float(torch.minimum(x, y).sum() / torch.maximum(x, y).sum())
+
+
+def _jaccard(a: Bool[Tensor, ...], b: Bool[Tensor, ...]) -> float:
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else float("nan")
+
+
+def _topn_order(graph: GraphSpec, strength: Float[np.ndarray, "writers readers"]) -> Int[np.ndarray, "writers readers"]:
+    order = np.empty(strength.size, dtype=np.int64)
+    order[np.argsort(-strength, axis=None, kind="stable")] = np.arange(1, strength.size + 1)
+    return np.minimum(order, graph.n_edges + 1).reshape(strength.shape)
+
+
+def _greedy_order(
+    graph: GraphSpec, strength: Float[np.ndarray, "writers readers"]
+) -> Int[np.ndarray, "writers readers"]:
+    """One heap that holds the strongest edge not yet taken of each open reader."""
+    order = np.full(strength.shape, graph.n_edges + 1, dtype=np.int64)
+    sorted_writers = np.argsort(-strength, axis=0, kind="stable").T.tolist()
+    n_inputs = graph.real_edges.sum(dim=0).tolist()
+    readers_of: list[list[int]] = [[] for _ in range(graph.n_writers)]
+    for reader, writer in enumerate(graph.writer_of_reader.tolist()[:-1]):
+        readers_of[writer].append(reader)
+    heap: list[tuple[float, int, int, int]] = []
+
+    def push(reader: int, place: int) -> None:
+        if place < n_inputs[reader]:
+            writer = sorted_writers[reader][place]
+            heapq.heappush(heap, (-strength[writer, reader], writer, reader, place))
+
+    push(graph.logits_reader, 0)
+    reached = [False] * graph.n_writers
+    rank = 0
+    while heap:
+        _, writer, reader, place = heapq.heappop(heap)
+        rank += 1
+        order[writer, reader] = rank
+        push(reader, place + 1)
+        if not reached[writer]:
+            reached[writer] = True
+            for opened in readers_of[writer]:
+                push(opened, 0)
+    return order
+
+
+def _keep_from(graph: GraphSpec, order: Int[np.ndarray, "writers readers"]) -> Int[np.ndarray, "writers readers"]:
+    """Least n at which each edge lies on a path input -> logits made of edges of rank <= n."""
+    H, never = graph.n_heads, graph.n_edges + 1
+    grounded = np.full(graph.n_writers, never, dtype=np.int64)
+    grounded[0] = 0
+    useful = np.full(graph.n_readers, never, dtype=np.int64)
+    useful[graph.logits_reader] = 0
+
+    def ground(readers: slice, writers: slice, slots: int) -> None:
+        first = np.maximum(order[:, readers], grounded[:, None]).min(axis=0)
+        grounded[writers] = first.reshape(slots, -1).min(axis=0)
+
+    def use(readers: slice, writers: slice, slots: int) -> None:
+        useful[readers] = np.tile(np.maximum(order[writers], useful).min(axis=1), slots)
+
+    for layer in range(graph.n_layers):
+        first, mlp, own = graph.head_reader(layer, 0, 0), graph.mlp_reader(layer), graph.head_writer(layer, 0)
+        ground(slice(first, mlp), slice(own, own + H), 3)
+        ground(slice(mlp, mlp + 1), slice(own + H, own + H + 1), 1)
+    for layer in reversed(range(graph.n_layers)):
+        first, mlp, own = graph.head_reader(layer, 0, 0), graph.mlp_reader(layer), graph.head_writer(layer, 0)
+        use(slice(mlp, mlp + 1), slice(own + H, own + H + 1), 1)
+        use(slice(first, mlp), slice(own, own + H), 3)
+    return np.maximum(np.maximum(order, grounded[:, None]), useful)
