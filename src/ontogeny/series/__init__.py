@@ -1,0 +1,43 @@
+"""What happens over training and across scale, as tidy tables.
+
+`follow` turns the records of a study into a `Trajectory`: one long table of every number, when each ability appears,
+and one row a model and task. Nothing here reads a disk, a tracker or a clock.
+"""
+
+from ontogeny.series.onset import Onset, onset, onsets
+from ontogeny.series.quantities import (
+    HEADLINE_SPLITS,
+    Measure,
+    behaviour_quantity,
+    faithfulness_quantity,
+    measures,
+    similarity_quantity,
+)
+from ontogeny.series.similarity import ewma, jaccard, similarity, weighted_jaccard
+from ontogeny.series.summary import dvc_metrics, summary
+from ontogeny.series.table import COLUMNS, final_step, headline, tidy
+from ontogeny.series.trajectory import Trajectory, follow
+
+__all__ = [
+    "COLUMNS",
+    "HEADLINE_SPLITS",
+    "Measure",
+    "Onset",
+    "Trajectory",
+    "behaviour_quantity",
+    "dvc_metrics",
+    "ewma",
+    "faithfulness_quantity",
+    "final_step",
+    "follow",
+    "headline",
+    "jaccard",
+    "measures",
+    "onset",
+    "onsets",
+    "similarity",
+    "similarity_quantity",
+    "summary",
+    "tidy",
+    "weighted_jaccard",
+]

@@ -1,0 +1,35 @@
+"""Everything that a study says over time, computed once and read by tables, MLflow and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ontogeny.params import TrajectoryParams
+from ontogeny.records import MemberRecord
+from ontogeny.series.onset import onsets
+from ontogeny.series.similarity import similarity
+from ontogeny.series.summary import summary
+from ontogeny.series.table import tidy
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The tables of a study."""
+
+    table: pd.DataFrame
+    """Tidy: one row a checkpoint, task and quantity; similarity included."""
+    onsets: pd.DataFrame
+    """One row a member and task."""
+    summary: pd.DataFrame
+    """One row a member and task."""
+
+
+def follow(records: Sequence[MemberRecord], params: TrajectoryParams, *, confidence: float = 0.95) -> Trajectory:
+    """The tables of `records`. `confidence` is that of the behaviour's intervals."""
+    numbers = tidy(records)
+    appeared = onsets(numbers, params, confidence=confidence)
+    table = pd.concat([numbers, similarity(records, params)], ignore_index=True)
+    return Trajectory(table=table, onsets=appeared, summary=summary(numbers, appeared))
