@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ontogeny.core.circuit import Circuit, EdgeScores
+from ontogeny.core.circuit import Circuit, EdgeScores, grow
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import SPLITS
 from ontogeny.core.results import (
@@ -28,7 +28,6 @@ from ontogeny.core.results import (
     TaskAnalysis,
 )
 from ontogeny.records import Failure, MemberRecord
-from ontogeny.series.grow import grow
 
 TASKS = ("ioi", "gendered_pronoun", "greater_than", "sva")
 STEPS = (0, 1, 8, 64, 76, 91, 108, 128, 152, 181, 215, 256, 304, 362, 431, 512, 609, 724, 861, 1024, 1218, 1448, 1722)
@@ -125,12 +124,11 @@ def _circuit(scores: EdgeScores, metric: float, width: float, step: int, place: 
     if status in ("not_learned", "trivial"):
         return empty
     wanted = round(graph.n_edges * (0.03 + 0.02 * place) * (1 + 0.2 * math.sin(step)))
-    circuit: Circuit = grow(scores, [wanted])[wanted]
-    nodes = int((circuit.edges.any(1)).sum()) + 1
+    circuit: Circuit = grow(scores, wanted)
     found = status == "found"
     raw = 0.81 if found else 0.62
     return CircuitResult(
-        status, empty.reason if not found else "", circuit, wanted + 3, circuit.n_edges, nodes,
+        status, empty.reason if not found else "", circuit, wanted + 3, circuit.n_edges, circuit.n_nodes,
         wanted + 9 if found else None, graph.n_edges,
         {"discover": Faithfulness(raw * metric, raw, raw - 0.02), "held_out": Faithfulness(0, raw - 0.03, raw - 0.05)},
         0.3, curve, curve[3:7], 0.82, 0.19,

@@ -13,7 +13,7 @@ from ontogeny.series.quantities import (
     measures,
     similarity_quantity,
 )
-from ontogeny.series.similarity import ewma, jaccard, similarity, weighted_jaccard
+from ontogeny.series.similarity import ewma, node_strengths, similarity
 from ontogeny.series.summary import dvc_metrics, summary
 from ontogeny.series.table import COLUMNS, final_step, headline, tidy
 from ontogeny.series.trajectory import Trajectory, follow
@@ -31,13 +31,12 @@ __all__ = [
     "final_step",
     "follow",
     "headline",
-    "jaccard",
     "measures",
+    "node_strengths",
     "onset",
     "onsets",
     "similarity",
     "similarity_quantity",
     "summary",
     "tidy",
-    "weighted_jaccard",
 ]

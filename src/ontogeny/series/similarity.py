@@ -4,10 +4,12 @@ Kinds of likeness, each to the previous and to the final checkpoint:
 
     edges, nodes                     Jaccard of the circuits that the search found
     edges_at_1pct, nodes_at_1pct ... Jaccard of circuits grown to the same kept size (the search's jitter taken out)
-    edges_weighted, nodes_weighted   sum of minima over sum of maxima of the shares of |score|, over *all* edges
+    edges_weighted                   sum of minima over sum of maxima of the shares of |score|, over *all* edges
+    nodes_weighted                   the same on the shares of each node: the |score| of its edges, in and out
 
-The input and the logits are in every circuit, so node likeness leaves them out. Checkpoints whose weights are those of
-an earlier step are left out. Where one of the two has no circuit the value is NaN and the status says which.
+Circuits of matched sizes are grown where the model does the task (any status but `not_learned`). Checkpoints whose
+weights are those of an earlier step are left out. Where one of the two has no circuit the value is NaN and the status
+says which.
 """
 
 from __future__ import annotations
@@ -16,48 +18,41 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
-from numpy.typing import NDArray
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from ontogeny.core.circuit import Circuit
+from ontogeny.core.circuit import (
+    Circuit,
+    EdgeScores,
+    Selection,
+    jaccard_edges,
+    jaccard_nodes,
+    rank_edges,
+    weighted_jaccard,
+)
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.results import CheckpointAnalysis, TaskAnalysis
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
-from ontogeny.series.grow import grow
 from ontogeny.series.quantities import similarity_quantity
 from ontogeny.series.table import as_table
 
-Members = NDArray[np.bool_]
-Weights = NDArray[np.float64]
+_FOUND: Final = "found"
 
 
 @dataclass(frozen=True)
 class _Side:
-    """What is compared of one checkpoint: sets and weights by kind; a kind that is missing cannot be compared."""
+    """What is compared of one checkpoint."""
 
     analysis: CheckpointAnalysis
     status: str
-    sets: Mapping[str, Members]
-    weights: Mapping[str, Weights]
-
-
-def jaccard(a: Bool[np.ndarray, ...], b: Bool[np.ndarray, ...]) -> float:
-    """Size of the intersection over size of the union; NaN if both are empty."""
-    union = int(np.logical_or(a, b).sum())
-    return int(np.logical_and(a, b).sum()) / union if union else math.nan
-
-
-def weighted_jaccard(a: Float[np.ndarray, ...], b: Float[np.ndarray, ...]) -> float:
-    """Sum of minima over sum of maxima of |a| / sum |a| and |b| / sum |b|; NaN if either is all zero."""
-    sizes = float(np.abs(a).sum()), float(np.abs(b).sum())
-    if min(sizes) == 0:
-        return math.nan
-    x, y = np.abs(a) / sizes[0], np.abs(b) / sizes[1]
-    return float(np.minimum(x, y).sum() / np.maximum(x, y).sum())
+    scores: EdgeScores | None
+    circuits: Mapping[str, Circuit]
+    """By the suffix of the kind: empty for the found circuit, `_at_1pct` for a matched one."""
 
 
 def ewma(values: Sequence[float], alpha: float) -> list[float]:
@@ -67,20 +62,51 @@ def ewma(values: Sequence[float], alpha: float) -> list[float]:
     return [float(v) for v in smooth.where(series.notna())]
 
 
-def similarity(records: Sequence[MemberRecord], params: TrajectoryParams) -> pd.DataFrame:
+def similarity(
+    records: Sequence[MemberRecord], params: TrajectoryParams, *, selection: Selection = "greedy"
+) -> pd.DataFrame:
     """Tidy rows (the columns of `tidy`) of every likeness of every member and task."""
     rows: list[tuple[object, ...]] = []
     for record in records:
         duplicates = record.duplicates
         kept = sorted((a for a in record.analyses if a.ref.step not in duplicates), key=lambda a: a.ref.step)
         for task in dict.fromkeys(task for analysis in kept for task in analysis.tasks):
-            sides = [_side(a, a.tasks[task], params) for a in kept if task in a.tasks]
+            sides = [_side(a, a.tasks[task], params, selection) for a in kept if task in a.tasks]
             rows += _rows(task, sides, params)
     return as_table(rows)
 
 
+def node_strengths(scores: EdgeScores) -> Float[Tensor, " nodes"]:
+    """Sum of |score| over each node's edges, in and out: the writers in their order, then the logits."""
+    strength = scores.values.double().abs()
+    into = strength.sum(dim=0)
+    sums = torch.cat([strength.sum(dim=1), into[-1:]])
+    return sums.index_add(0, scores.graph.writer_of_reader[:-1], into[:-1])
+
+
+def _side(analysis: CheckpointAnalysis, result: TaskAnalysis, params: TrajectoryParams, selection: Selection) -> _Side:
+    circuits: dict[str, Circuit] = {}
+    status = result.circuit.status
+    if result.circuit.circuit is not None and status == _FOUND:
+        circuits[""] = result.circuit.circuit
+    if result.scores is not None and status != "not_learned":
+        ranking = rank_edges(result.scores, selection)
+        for fraction in params.matched_fractions:
+            size = _matched_size(analysis.model.graph, fraction, params)
+            circuits[f"_at_{_per_cent(fraction)}pct"] = ranking.circuit(ranking.size_keeping(size))
+    return _Side(analysis, status, result.scores, circuits)
+
+
+def _matched_size(graph: GraphSpec, fraction: float, params: TrajectoryParams) -> int:
+    """Kept edges: this share of the graph's, and no fewer than the floor (or all there are)."""
+    return min(graph.n_edges, max(params.matched_floor, round(fraction * graph.n_edges)))
+
+
 def _rows(task: str, sides: Sequence[_Side], params: TrajectoryParams) -> Iterator[tuple[object, ...]]:
-    kinds = list(dict.fromkeys(kind for side in sides for kind in (*side.sets, *side.weights)))
+    suffixes = list(dict.fromkeys(suffix for side in sides for suffix in side.circuits))
+    kinds = [f"{what}{suffix}" for suffix in suffixes for what in ("edges", "nodes")]
+    if any(side.scores is not None for side in sides):
+        kinds += ["edges_weighted", "nodes_weighted"]
     for kind in kinds:
         previous = [_compare(kind, here, before) for before, here in pairwise(sides)]
         smooth = ewma([value for value, _ in previous], params.ewma_alpha)
@@ -99,51 +125,27 @@ def _row(task: str, side: _Side, quantity: str, value: float, status: str) -> tu
 
 def _compare(kind: str, here: _Side, other: _Side) -> tuple[float, str]:
     """Likeness, and `measured` or why there is none."""
-    if kind in here.sets and kind in other.sets:
-        value = jaccard(here.sets[kind], other.sets[kind])
-    elif kind in here.weights and kind in other.weights:
-        value = weighted_jaccard(here.weights[kind], other.weights[kind])
-    else:
-        missing = here if kind not in here.sets and kind not in here.weights else other
-        return math.nan, f"no circuit at step {missing.analysis.ref.step}: {missing.status}"
+    lacking = next((side for side in (here, other) if not _has(kind, side)), None)
+    if lacking is not None:
+        return math.nan, f"no circuit at step {lacking.analysis.ref.step}: {lacking.status}"
+    value = _likeness(kind, here, other)
     return value, "measured" if math.isfinite(value) else "nan"
 
 
-def _side(analysis: CheckpointAnalysis, result: TaskAnalysis, params: TrajectoryParams) -> _Side:
-    sets: dict[str, Members] = {}
-    weights: dict[str, Weights] = {}
-    graph = analysis.model.graph
-    if result.circuit.circuit is not None and result.circuit.status == "found":
-        sets |= _both("", result.circuit.circuit)
-    if result.scores is not None:
-        strength = np.abs(result.scores.values.double().numpy())
-        weights["edges_weighted"] = strength
-        weights["nodes_weighted"] = _node_sums(graph, strength)
-        if result.circuit.status != "not_learned":
-            sizes = {f: _matched_size(graph, f, params) for f in params.matched_fractions}
-            grown = grow(result.scores, list(sizes.values()))
-            for fraction, size in sizes.items():
-                sets |= _both(f"_at_{_per_cent(fraction)}pct", grown[size])
-    return _Side(analysis, result.circuit.status, sets, weights)
+def _has(kind: str, side: _Side) -> bool:
+    return side.scores is not None if kind.endswith("_weighted") else kind[5:] in side.circuits
 
 
-def _both(suffix: str, circuit: Circuit) -> dict[str, Members]:
-    edges = circuit.edges.numpy()
-    nodes = _node_sums(circuit.graph, edges.astype(float)) > 0
-    return {f"edges{suffix}": edges, f"nodes{suffix}": nodes}
-
-
-def _matched_size(graph: GraphSpec, fraction: float, params: TrajectoryParams) -> int:
-    """Kept edges: this share of the graph's, and no fewer than the floor (or all there are)."""
-    return min(graph.n_edges, max(params.matched_floor, round(fraction * graph.n_edges)))
-
-
-def _node_sums(graph: GraphSpec, edges: Float[np.ndarray, "writers readers"]) -> Float[np.ndarray, " writers-1"]:
-    """Sum over each node's edges, in and out; the input and the logits are left out."""
-    sums = edges.sum(axis=1)
-    own = graph.writer_of_reader.numpy()
-    np.add.at(sums, own[own >= 0], edges.sum(axis=0)[own >= 0])
-    return sums[1:]
+def _likeness(kind: str, here: _Side, other: _Side) -> float:
+    if kind.endswith("_weighted"):
+        assert here.scores is not None and other.scores is not None
+        if kind == "edges_weighted":
+            return weighted_jaccard(here.scores, other.scores)
+        a, b = (node_strengths(scores) for scores in (here.scores, other.scores))
+        a, b = a / a.sum(), b / b.sum()
+        return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum())
+    compare = jaccard_edges if kind.startswith("edges") else jaccard_nodes
+    return compare(here.circuits[kind[5:]], other.circuits[kind[5:]])
 
 
 def _per_cent(fraction: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ontogeny.core.circuit import Selection
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
 from ontogeny.series.onset import onsets
@@ -27,9 +28,22 @@ class Trajectory:
     """One row a member and task."""
 
 
-def follow(records: Sequence[MemberRecord], params: TrajectoryParams, *, confidence: float = 0.95) -> Trajectory:
-    """The tables of `records`. `confidence` is that of the behaviour's intervals."""
+def follow(
+    records: Sequence[MemberRecord],
+    params: TrajectoryParams,
+    *,
+    confidence: float = 0.95,
+    selection: Selection = "greedy",
+) -> Trajectory:
+    """The tables of `records`.
+
+    Args:
+        records: the members of a study.
+        params: onset and similarity.
+        confidence: of the behaviour's intervals.
+        selection: how circuits of matched sizes are chosen; the study's own rule.
+    """
     numbers = tidy(records)
     appeared = onsets(numbers, params, confidence=confidence)
-    table = pd.concat([numbers, similarity(records, params)], ignore_index=True)
+    table = pd.concat([numbers, similarity(records, params, selection=selection)], ignore_index=True)
     return Trajectory(table=table, onsets=appeared, summary=summary(numbers, appeared))
