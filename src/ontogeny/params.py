@@ -50,12 +50,31 @@ def split_member(member: str) -> tuple[str, int]:
     return match["scale"], int(match["seed"])
 
 
+SentenceKind = Literal[
+    "giving", "pronoun", "duration", "agreement", "statement", "purchase", "errand", "sequence", "years", "repeated_run"
+]
+
+
 class CorpusParams(Section):
     """The ladder's text (METHODS 11)."""
 
     seed: int = 0
-    train_tokens: Annotated[int, Field(ge=1000)] = 2_000_000
+    train_tokens: Annotated[int, Field(ge=1000)] = 4_000_000
+    """Training reads the text as often as its steps need."""
     held_out_tokens: Annotated[int, Field(ge=1000)] = 50_000
+    mix: dict[SentenceKind, Annotated[float, Field(ge=0)]] = {
+        "giving": 0.45,
+        "pronoun": 0.08,
+        "duration": 0.12,
+        "agreement": 0.14,
+        "statement": 0.05,
+        "purchase": 0.02,
+        "errand": 0.03,
+        "sequence": 0.04,
+        "years": 0.02,
+        "repeated_run": 0.05,
+    }
+    """Share of each kind of sentence; only the ratios count."""
 
 
 class DatasetsParams(Section):
@@ -82,8 +101,37 @@ class CheckpointsParams(Section):
 
     scales: dict[str, ScaleParams]
     context: Annotated[int, Field(ge=128)] = 128
-    batch: Annotated[int, Field(ge=1)] = 12
+    """Tokens in a row; a row holds whole documents, and none attends to another."""
+    batch: Annotated[int, Field(ge=1)] = 16
+    """Rows in a step."""
     steps: Annotated[int, Field(ge=1)] = 3000
+    optimiser: Literal["adamw", "muon"] = "muon"
+    """`muon`: Muon for the matrices inside the blocks, AdamW for the rest."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.004
+    """AdamW's at `reference_width`."""
+    muon_learning_rate: Annotated[float, Field(gt=0)] = 0.02
+    """Muon's, at every width: its updates are of unit scale."""
+    reference_width: Annotated[int, Field(ge=1)] = 96
+    width_exponent: float = -0.5
+    """AdamW's learning rate at width d is ``learning_rate * (d / reference_width) ** width_exponent``."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Fraction = 0.03
+    """Share of the steps over which the learning rate rises from 0 ..."""
+    decay: Fraction = 0.4
+    """... and share at the end over which it falls linearly to `final_rate` of its height."""
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    undecided_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight in the loss of tokens that are pure chance (the first pass of a random run) ..."""
+    decided_weight: Annotated[float, Field(gt=0)] = 5.0
+    """... and of those that the text before decides (agreeing verbs, receivers, end years); all others weigh 1."""
+    first_steps: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 8, 64)
+    per_octave: Annotated[int, Field(ge=1)] = 4
+    """Checkpoints an octave after `first_steps` ..."""
+    even_from: Fraction = 1.0
+    """... until this share of the steps, when all tasks are learnt; then `even_count` checkpoints evenly to the end."""
+    even_count: Annotated[int, Field(ge=0)] = 0
+    save_every: Annotated[int, Field(ge=1)] = 200
+    """Steps between saves of the training state; in no result."""
 
 
 class BehaviourParams(Section):

@@ -1,0 +1,71 @@
+"""Tokenizers on disk, and the ladder's own: one token a word, years in two halves as Pythia splits them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as RustTokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+UNKNOWN = "<|unknown|>"
+PIECE = r" ?[A-Za-z]+| ?[0-9]{1,2}|'[a-z]+|[^ ]"
+"""A word or at most two digits with the space before it, the tail of "isn't", or any other character."""
+_PIECES = re.compile(PIECE)
+
+
+class FileTokenizer:
+    """A `tokenizer.json` behind the `Tokenizer` protocol; adds no special tokens."""
+
+    def __init__(self, path: Path) -> None:
+        self._tokenizer = RustTokenizer.from_file(str(path))
+        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+        """Hash of the file."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def ids(self) -> dict[str, int]:
+        """The vocabulary."""
+        return self._tokenizer.get_vocab()
+
+
+def pieces(text: str) -> list[str]:
+    """`text` cut as the ladder's tokenizer cuts it; each piece is one token."""
+    return _PIECES.findall(text)
+
+
+def train_tokenizer(texts: Iterable[str], lexicon: Iterable[str], directory: Path) -> FileTokenizer:
+    """Train the ladder's tokenizer and write it as a Hugging Face folder.
+
+    Every piece of `texts` and `lexicon` becomes a token, the frequent ones first; anything else is `UNKNOWN`.
+    `lexicon` makes the tasks' words known however short the text is.
+    """
+    tokenizer = RustTokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=100_000, min_frequency=0, show_progress=False, special_tokens=[END_OF_TEXT, UNKNOWN]
+    )
+    tokenizer.train_from_iterator([*texts, *lexicon], trainer)
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": END_OF_TEXT,
+        "bos_token": END_OF_TEXT,
+        "unk_token": UNKNOWN,
+        "clean_up_tokenization_spaces": False,
+        "add_prefix_space": False,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    return FileTokenizer(directory / "tokenizer.json")
