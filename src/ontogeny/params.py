@@ -29,6 +29,8 @@ class SuiteParams(Section):
     """Which models are followed."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "ladder"
+    source: Literal["ladder"] = "ladder"
+    """Where the checkpoints come from; `ladder`: they are trained here."""
     members: Annotated[tuple[str, ...], Field(min_length=1)]
     """`scale-sN`: the scale (a key of `checkpoints.scales`) and the seed of its weights and data order."""
 

@@ -59,7 +59,8 @@ def _decode(kind: Any, data: Any, tensors: Mapping[str, Tensor]) -> Any:
         return math.nan if data is None else float(data)
     if is_dataclass(kind):
         hints = _hints(kind)
-        return kind(**{name: _decode(hints[name], item, tensors) for name, item in data.items()})
+        make: Any = kind
+        return make(**{name: _decode(hints[name], item, tensors) for name, item in data.items()})
     if origin is tuple:
         kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
         return tuple(_decode(k, item, tensors) for k, item in zip(kinds, data, strict=True))
