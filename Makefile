@@ -1,6 +1,7 @@
 # make study   everything: environment, corpus, models, circuits, MLflow, pictures     (PROFILE=quick: minutes; PROFILE=full: hours)
 # make test    the whole test suite            make check   ruff, mypy, import-linter
-# make ui      MLflow on this project's store  make bench   speed, as ratios            make clean   remove what was made
+# make ui      MLflow on this project's store  make bench   speed, as ratios
+# make docs    the pages in docs/ as a site        make clean   remove what was made
 #
 # PYTHON=python3.12 chooses the interpreter, PIP_ARGS='--index-url ...' is passed to pip.
 
@@ -10,7 +11,7 @@ BIN     := $(VENV)/bin
 PROFILE ?=
 PIP     := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(PIP_ARGS)
 
-.PHONY: study test check ui bench clean need
+.PHONY: study test check ui bench docs clean need
 
 study: $(VENV)/.installed
 	@$(BIN)/ontogeny study $(PROFILE)
@@ -29,6 +30,11 @@ ui: $(VENV)/.installed
 
 bench: $(VENV)/.installed-test
 	@$(BIN)/python tests/benchmarks/bench.py $(BENCH_ARGS)
+
+docs: $(VENV)/.installed
+	@$(PIP) -e '.[docs]'
+	@$(BIN)/mkdocs build --strict --quiet --site-dir .cache/site
+	@echo "Open .cache/site/index.html"
 
 # Results only; the environment and the published study in docs/ stay.
 clean:
