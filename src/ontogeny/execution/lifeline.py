@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -27,3 +28,19 @@ def die_with_parent(parent: int | None = None) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != expected:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_with_dvc() -> None:
+    """For a stage: end when the `dvc` that started it ends (by `exec` in dvc.yaml it is our parent)."""
+    if "DVC_STAGE" not in os.environ or sys.platform != "linux":
+        return
+    die_with_parent()
+    if b"dvc" not in _command_line(os.getppid()):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _command_line(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""

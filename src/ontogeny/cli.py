@@ -1,0 +1,187 @@
+"""The command line: `ontogeny study`, `publish`, `summary`, `ui`, and `stage`, which dvc.yaml calls.
+
+Exit codes: 0 done; 2 refused, before any work; 3 done, but a job failed or something is not yet published; 1 anything
+else. Heavy imports happen inside the commands.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ontogeny.core.errors import OntogenyError
+
+if TYPE_CHECKING:
+    from ontogeny.stages.study import Study
+
+REFUSED = 2
+INCOMPLETE = 3
+
+log = logging.getLogger("ontogeny")
+app = typer.Typer(
+    help="Follow the mechanisms of language models through training and across scale.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Profile = Annotated[
+    str | None,
+    typer.Argument(
+        help="A file of params/ (quick, full, ...). Without it: the project's own params.yaml.", metavar="[PROFILE]"
+    ),
+]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    _quiet_telemetry()
+    try:
+        app()
+    except OntogenyError as error:
+        typer.echo(f"ontogeny: {error}", err=True)
+        sys.exit(REFUSED)
+    except KeyboardInterrupt:
+        typer.echo("ontogeny: interrupted; the next run goes on from here.", err=True)
+        sys.exit(130)
+
+
+@app.callback()
+def _options(quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False) -> None:
+    _start_logging(logging.WARNING if quiet else logging.INFO)
+
+
+@app.command()
+def study(
+    profile: Profile = None,
+    params: Annotated[Path | None, typer.Option(help="A params file of your own, run as a profile.")] = None,
+) -> None:
+    """Check the params, bring everything up to date, publish to MLflow, and print the summary."""
+    from ontogeny.execution.locks import held
+    from ontogeny.stages import reproduce
+    from ontogeny.stages.check import check_params
+
+    started = time.monotonic()
+    chosen = _open(profile, params, prepare=True)
+    check_params(chosen.params)
+    if not chosen.places.is_profile and reproduce.differs_from_head(chosen.places.project, "params.yaml"):
+        log.info("params.yaml differs from git's HEAD; `git checkout params.yaml` restores it.")
+    with held(chosen.places.lock("study"), "ontogeny study"):
+        code = reproduce.reproduce(chosen)
+        if code != 0:
+            typer.echo("ontogeny: the pipeline stopped, see above; what is done is kept.", err=True)
+            raise typer.Exit(1)
+        unpublished = _publish(chosen)
+    complete = _summary(chosen, seconds=time.monotonic() - started)
+    raise typer.Exit(INCOMPLETE if unpublished or not complete else 0)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")],
+    item: Annotated[str | None, typer.Argument(help="The task or member of a matrix stage.")] = None,
+) -> None:
+    """Run one stage in the current folder (dvc.yaml calls this)."""
+    from ontogeny.execution.lifeline import die_with_dvc
+    from ontogeny.stages.study import run_stage
+
+    die_with_dvc()
+    run_stage(name, item, Path.cwd())
+
+
+@app.command()
+def publish(profile: Profile = None) -> None:
+    """Put all records of a study into MLflow; what is there already is left alone."""
+    if _publish(_open(profile)):
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def summary(profile: Profile = None) -> None:
+    """Print what a study found."""
+    if not _summary(_open(profile)):
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open MLflow's user interface on this project's store."""
+    from ontogeny.execution.places import places_at
+    from ontogeny.tracking import ui_command
+
+    command = ui_command(places_at(Path.cwd()).project, host=host, port=port)
+    os.execvp(command[0], list(command))
+
+
+def _open(profile: str | None, params: Path | None = None, *, prepare: bool = False) -> Study:
+    """The study that the arguments name; with `prepare`, a profile's folder is made or brought up to date."""
+    from ontogeny.execution.places import places_at
+    from ontogeny.params import load_params
+    from ontogeny.stages.reproduce import prepare_profile, profile_file
+    from ontogeny.stages.study import open_study
+
+    places = places_at(Path.cwd())
+    if not (places.project / "dvc.yaml").exists():
+        raise OntogenyError(f"{places.project} has no dvc.yaml: run this in the root of the project.")
+    if profile is not None and params is not None:
+        raise OntogenyError("Give a profile or --params, not both.")
+    if profile is None and params is None:
+        return open_study(places.study)
+    file = params if params is not None else profile_file(places.project, str(profile))
+    chosen = places.profile(file.stem)
+    if prepare:
+        load_params(file)
+        prepare_profile(chosen, file)
+    return open_study(chosen.study)
+
+
+def _publish(study: Study) -> bool:
+    """Publish; whether something remained unpublished."""
+    from ontogeny.stages.publish import publish_study
+
+    return publish_study(study)
+
+
+def _summary(study: Study, seconds: float | None = None) -> bool:
+    """Print the summary; whether everything is there."""
+    from ontogeny.stages.summary import print_summary
+
+    return print_summary(study, seconds)
+
+
+def _quiet_telemetry() -> None:
+    """Nothing is sent anywhere, unless the user has said otherwise."""
+    for name, value in {
+        "DO_NOT_TRACK": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "WANDB_DISABLED": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _start_logging(level: int) -> None:
+    """Plain lines, or coloured ones on a terminal; other packages only warn."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler = RichHandler(
+            console=Console(stderr=True), show_path=False, show_level=False, log_time_format="%H:%M:%S"
+        )
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("ontogeny").setLevel(level)
