@@ -14,3 +14,7 @@ class ImpossibleRequest(OntogenyError):
 
 class BadCheckpoint(OntogenyError):
     """A checkpoint cannot be read or holds numbers that are not finite; the message names the file."""
+
+
+class UnsupportedModel(OntogenyError):
+    """A model whose residual stream is not the sum of its writers; says where and by how much."""

@@ -1,0 +1,101 @@
+"""What an attribution method is, and the list of those there are (METHODS 3.4).
+
+A method gives one score an edge *and example*; `score_edges` takes the mean over examples in float64. So no score
+depends on batch size or on the order of the pairs beyond rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.core.circuit import EdgeScores
+from ontogeny.core.errors import ImpossibleRequest
+from ontogeny.core.pairs import PairBatch
+from ontogeny.models.subject import Subject, pairs_within
+
+
+class AttributionSettings(Protocol):
+    """How edges are scored; `params.AttributionParams` is one."""
+
+    @property
+    def method(self) -> str:
+        """A key of `METHODS`."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """m: gradients averaged by `eap_ig`."""
+        ...
+
+    @property
+    def rule(self) -> str:
+        """Where on the path they are taken: right, left or midpoint."""
+        ...
+
+
+ExampleScores = Float[Tensor, "pairs writers readers"]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A method: `score` gives the scores of a batch that fits into memory, `label` says what was computed."""
+
+    name: str
+    score: Callable[[Subject, PairBatch, AttributionSettings, bool], Tensor]
+    """``score(subject, batch, settings, per_example)``: ``[pairs, writers, readers]``, or their sum over pairs."""
+    label: Callable[[AttributionSettings], str]
+
+
+METHODS: dict[str, Attribution] = {}
+
+
+def register(method: Attribution) -> Attribution:
+    """Add a method; a name is taken once."""
+    if method.name in METHODS:
+        raise ValueError(f"There is an attribution method {method.name!r} already.")
+    METHODS[method.name] = method
+    return method
+
+
+def score_edges(
+    subject: Subject, batch: PairBatch, settings: AttributionSettings, *, batch_pairs: int | None = None
+) -> EdgeScores:
+    """Scores of all edges: > 0 means that the edge helps (METHODS 3.3).
+
+    Args:
+        subject: the model.
+        batch: the prompt pairs of one split.
+        settings: method, steps, rule.
+        batch_pairs: pairs worked on at once; None: as many as fit (`pairs_within`).
+    """
+    method = _method(settings)
+    total = torch.zeros(subject.graph.n_writers, subject.graph.n_readers, dtype=torch.float64)
+    for part in _parts(subject, batch, batch_pairs):
+        total += method.score(subject, part, settings, False).to("cpu", torch.float64)
+    values = (total / len(batch)).to(torch.float64 if subject.dtype == torch.float64 else torch.float32)
+    return EdgeScores(subject.graph, values, method.label(settings))
+
+
+def score_edges_by_example(
+    subject: Subject, batch: PairBatch, settings: AttributionSettings, *, batch_pairs: int | None = None
+) -> ExampleScores:
+    """The scores whose mean over examples `score_edges` gives: for the bootstrap, in memory only."""
+    parts = _parts(subject, batch, batch_pairs)
+    return torch.cat([_method(settings).score(subject, part, settings, True).cpu() for part in parts])
+
+
+def _method(settings: AttributionSettings) -> Attribution:
+    if settings.method not in METHODS:
+        raise ImpossibleRequest(f"No attribution method {settings.method!r}; there are: {', '.join(METHODS)}.")
+    return METHODS[settings.method]
+
+
+def _parts(subject: Subject, batch: PairBatch, batch_pairs: int | None) -> list[PairBatch]:
+    size = batch_pairs or pairs_within(subject, batch)
+    return [batch.take(slice(i, i + size)) for i in range(0, len(batch), size)]

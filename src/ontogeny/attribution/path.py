@@ -1,0 +1,147 @@
+"""Gradients along a straight path of input embeddings: the loop that EAP and its integrated forms share.
+
+    score(u -> v) = sum over positions of < z_u(clean) - z_u(corrupted), sum_k w_k dM/d(input of v) at point alpha_k >
+
+where the model runs from the embeddings ``corrupted + alpha_k (clean - corrupted)`` (METHODS 3.3, 3.4; Hanna et al.
+2024, "Have faith in faithfulness", section 3). The difference of the writers does not depend on the point, so readers'
+gradients are summed over points first and meet the differences once. Head channels keep their gradients as wide as a
+head until then; only the norm's term along ``xhat`` keeps one number a position, channel and point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.core.pairs import PairBatch
+from ontogeny.models.forward import BlockGradients, Run, backward, embed, readout, run
+from ontogeny.models.subject import AlignedPairs, Subject, align_pairs
+from ontogeny.models.weights import Weights
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """Where a gradient is taken, and how much it counts."""
+
+    alpha: float
+    """Weight on the clean embedding."""
+    weight: float
+
+
+@dataclass(frozen=True)
+class Differences:
+    """z(clean) - z(corrupted) of all writers; those of the last block are needed at the read position only."""
+
+    early: Float[Tensor, "early_writers pairs window d_model"]
+    last: Float[Tensor, "heads_and_mlp pairs d_model"]
+
+
+@dataclass
+class _BlockSums:
+    """Sums over points of a block's reader gradients (`BlockGradients`)."""
+
+    qkv: Tensor | None = None
+    mlp: Tensor | None = None
+    along: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def add(self, gradients: BlockGradients, normed: Tensor, weight: float) -> None:
+        qkv, mlp = gradients.qkv * weight, gradients.mlp * weight
+        self.qkv = qkv if self.qkv is None else self.qkv.add_(qkv)
+        self.mlp = mlp if self.mlp is None else self.mlp.add_(mlp)
+        self.along.append((gradients.along * weight, normed))
+
+
+def path_scores(subject: Subject, batch: PairBatch, points: Sequence[PathPoint], per_example: bool) -> Tensor:
+    """Scores ``[pairs, writers, readers]``, or their sum over pairs ``[writers, readers]``."""
+    pairs = align_pairs(subject, batch)
+    weights, read = subject.weights, readout(subject.weights, batch)
+    clean_embed, corrupted_embed = embed(weights, pairs.clean), embed(weights, pairs.corrupted)
+    clean, corrupted = run(weights, clean_embed, pairs.plan), run(weights, corrupted_embed, pairs.plan)
+    sums = [_BlockSums() for _ in weights.blocks]
+    final = torch.zeros_like(clean.final)
+    for point in points:
+        here = _at(point, weights, clean, corrupted, pairs)
+        gradient = read.gradient(here.final)
+        final += gradient * point.weight
+        for layer, gradients in backward(weights, here, pairs.plan, gradient):
+            sums[layer].add(gradients, here.blocks[layer].normed, point.weight)
+    return _contract(subject, differences(subject, clean, corrupted), sums, final, per_example)
+
+
+def _at(point: PathPoint, weights: Weights, clean: Run, corrupted: Run, pairs: AlignedPairs) -> Run:
+    """The run at a point; the ends of the path have been run already."""
+    if point.alpha == 1.0:
+        return clean
+    if point.alpha == 0.0:
+        return corrupted
+    return run(weights, torch.lerp(corrupted.embed, clean.embed, point.alpha), pairs.plan)
+
+
+def differences(subject: Subject, clean: Run, corrupted: Run) -> Differences:
+    """What each writer wrote on the clean run minus what it wrote on the corrupted run."""
+    a, graph = subject.architecture, subject.graph
+    n, w, d = clean.embed.shape
+    early = clean.embed.new_empty(graph.n_writers - a.n_heads - 1, n, w, d)
+    last = clean.embed.new_empty(a.n_heads + 1, n, 1, d)
+    torch.sub(clean.embed, corrupted.embed, out=early[0])
+    for layer, (block, x, y) in enumerate(zip(subject.weights.blocks, clean.blocks, corrupted.blocks)):
+        first = graph.head_writer(layer, 0)
+        into = last if layer == a.n_layers - 1 else early[first : first + a.n_heads + 1]
+        heads = (x.heads - y.heads).permute(2, 0, 1, 3).reshape(a.n_heads, -1, a.d_head)
+        torch.bmm(heads, block.out.view(a.n_heads, a.d_head, d), out=into[:-1].view(a.n_heads, -1, d))
+        torch.sub(x.mlp, y.mlp, out=into[-1])
+    return Differences(early, last[:, :, 0])
+
+
+def _contract(
+    subject: Subject, written: Differences, sums: Sequence[_BlockSums], final: Tensor, per_example: bool
+) -> Tensor:
+    graph, H = subject.graph, subject.graph.n_heads
+    n = len(final)
+    scores = final.new_zeros(n if per_example else 1, graph.n_writers, graph.n_readers)
+    here = scores if per_example else scores[0]
+    for layer, block_sums in enumerate(sums):
+        before, first, mlp = graph.writers_before(layer), graph.head_reader(layer, 0, 0), graph.mlp_reader(layer)
+        at_slots = _slot_gradients(subject, layer, block_sums)
+        here[..., :before, first:mlp] = _products(written.early[:before], at_slots, per_example)
+        assert block_sums.mlp is not None
+        at_mlp = block_sums.mlp[None]
+        asking = at_mlp.shape[2]
+        here[..., :before, mlp : mlp + 1] = _products(written.early[:before, :, -asking:], at_mlp, per_example)
+        if not graph.parallel:
+            own = slice(before, before + H)
+            heads = written.last[:H, :, None] if layer == graph.n_layers - 1 else written.early[own]
+            here[..., own, mlp : mlp + 1] = _products(heads, at_mlp, per_example)
+    at_logits = final[None, :, None]
+    everyone = torch.cat([written.early[:, :, -1:], written.last[:, :, None]])
+    here[..., graph.logits_reader :] = _products(everyone, at_logits, per_example)
+    return here
+
+
+def _slot_gradients(subject: Subject, layer: int, sums: _BlockSums) -> Float[Tensor, "3*heads pairs window d_model"]:
+    """Gradients at the inputs of all head slots, before the norm."""
+    a, block = subject.architecture, subject.weights.blocks[layer]
+    assert sums.qkv is not None
+    n, w = sums.qkv.shape[:2]
+    small = sums.qkv.permute(2, 3, 0, 1, 4).reshape(3 * a.n_heads, n * w, a.d_head)
+    projections = block.qkv.view(a.d_model, 3 * a.n_heads, a.d_head).permute(1, 2, 0)
+    full = torch.bmm(small, projections)
+    for along, normed in sums.along:
+        by_channel = along.permute(2, 3, 0, 1).reshape(3 * a.n_heads, n * w, 1)
+        full.addcmul_(by_channel, normed.reshape(1, n * w, a.d_model), value=-1.0)
+    return full.view(3 * a.n_heads, n, w, a.d_model)
+
+
+def _products(
+    written: Float[Tensor, "writers pairs columns d_model"],
+    gradients: Float[Tensor, "readers pairs columns d_model"],
+    per_example: bool,
+) -> Tensor:
+    """Inner products over columns and d_model: ``[pairs, writers, readers]``, or summed over pairs."""
+    if per_example:
+        return torch.einsum("unwd,vnwd->nuv", written, gradients)
+    return written.reshape(len(written), -1) @ gradients.reshape(len(gradients), -1).T

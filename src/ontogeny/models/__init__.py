@@ -1,0 +1,1 @@
+"""Models: weights in the engine's form, checkpoints on disk, and the training of the ladder."""

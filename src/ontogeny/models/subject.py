@@ -1,0 +1,187 @@
+"""A model under study: its weights in the engine's form, its tokenizer, and the checks that make them trustworthy.
+
+On load two things are checked on a few tokens: that the residual stream at every block is the sum of what the writers
+before it put there (plus biases that belong to no writer), and that the logits are those of the Hugging Face forward
+pass. A model for which they do not hold is refused, with the place and the size of the difference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ontogeny.core.errors import BadCheckpoint, UnsupportedModel
+from ontogeny.core.graph import GraphSpec
+from ontogeny.core.pairs import PairBatch
+from ontogeny.core.results import ModelFacts
+from ontogeny.models.forward import Plan, embed, plan_runs, read_logits, right_align, run
+from ontogeny.models.weights import Architecture, Weights, read_weights
+from ontogeny.tasks.tokenizer import FileTokenizer
+
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.bfloat16: 0.1}
+"""Largest difference allowed, as a share of the largest number compared. Hugging Face computes rotary angles and
+softmax in float32 whatever the dtype, so float64 agrees with it to about 1e-6 only."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under study. Its tensors need no gradient, and nothing changes them."""
+
+    weights: Weights
+    tokenizer: FileTokenizer | None
+    """None where the folder holds no tokenizer.json."""
+    parameters: int
+    """Numbers in the model."""
+    source: str
+    """Where it was loaded from, for messages."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """Shape of the model."""
+        return self.weights.architecture
+
+    @property
+    def graph(self) -> GraphSpec:
+        """Writers, readers and edges."""
+        return self.weights.architecture.graph
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights.embed.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Working dtype."""
+        return self.weights.embed.dtype
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What records keep of the model."""
+        a = self.architecture
+        return ModelFacts(self.graph, a.d_model, a.d_head, self.parameters)
+
+    def logits(
+        self, tokens: Int[Tensor, "pairs tokens"], lengths: Int[Tensor, " pairs"]
+    ) -> Float[Tensor, "pairs vocab"]:
+        """Logits at the last real position of each right-padded prompt."""
+        aligned, positions, padding = right_align(tokens.to(self.device), lengths.to(self.device))
+        plan = plan_runs(self.weights, aligned, positions, padding)
+        return read_logits(self.weights, run(self.weights, embed(self.weights, aligned), plan).final)
+
+
+@dataclass(frozen=True)
+class AlignedPairs:
+    """A batch of prompt pairs laid out for the engine: right-aligned, with the window in which the two differ."""
+
+    clean: Int[Tensor, "pairs window"]
+    corrupted: Int[Tensor, "pairs window"]
+    plan: Plan
+
+
+def align_pairs(subject: Subject, batch: PairBatch, *, share_prefix: bool = True) -> AlignedPairs:
+    """Lay out a batch; its window starts at the first column in which any pair differs.
+
+    `share_prefix=False` makes the window the whole prompt, for runs whose prefix is not that of the clean run.
+    """
+    lengths = batch.lengths.to(subject.device)
+    clean, positions, padding = right_align(batch.clean.to(subject.device), lengths)
+    corrupted, _, _ = right_align(batch.corrupted.to(subject.device), lengths)
+    differs = (clean != corrupted).any(dim=0).nonzero()
+    first = int(differs[0]) if len(differs) else clean.shape[1] - 1
+    start = first if share_prefix else 0
+    plan = plan_runs(subject.weights, clean, positions, padding, start)
+    return AlignedPairs(clean[:, start:], corrupted[:, start:], plan)
+
+
+def pairs_within(subject: Subject, batch: PairBatch, budget: int = 2**30) -> int:
+    """How many pairs of this batch can be worked on at once, so that all writers' outputs fit into `budget` bytes."""
+    a = subject.architecture
+    one = 1.5 * subject.graph.n_writers * batch.clean.shape[1] * a.d_model * subject.weights.embed.element_size()
+    return max(1, min(len(batch), int(budget / one)))
+
+
+def load_subject(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Subject:
+    """Load a Hugging Face folder, and check it.
+
+    Raises:
+        BadCheckpoint: the folder or a file in it cannot be read, or weights are not finite; names the file.
+        UnsupportedModel: the engine does not describe this family, or the checks of this module fail.
+    """
+    folder = Path(path)
+    model = _load_model(folder, dtype)
+    for name, weight in model.state_dict().items():
+        if not bool(weight.isfinite().all()):
+            bad = int((~weight.isfinite()).sum())
+            raise BadCheckpoint(
+                f"{_weight_files(folder)}: {bad} of {weight.numel()} numbers of {name} are not finite. "
+                "Make or download this checkpoint again."
+            )
+    tokenizer_file = folder / "tokenizer.json"
+    tokenizer = FileTokenizer(tokenizer_file) if tokenizer_file.is_file() else None
+    return subject_of(model.to(device), source=str(path), tokenizer=tokenizer)
+
+
+def subject_of(model: Any, *, source: str = "a model in memory", tokenizer: FileTokenizer | None = None) -> Subject:
+    """A Hugging Face model in memory as a subject, checked against its own forward pass.
+
+    Raises:
+        UnsupportedModel: the engine does not describe this family, or the checks of this module fail.
+    """
+    model = model.eval().requires_grad_(False)
+    subject = Subject(read_weights(model), tokenizer, sum(p.numel() for p in model.parameters()), source)
+    check_subject(subject, model)
+    return subject
+
+
+def check_subject(subject: Subject, model: Any) -> None:
+    """Compare residuals and logits with the Hugging Face forward pass on a few tokens.
+
+    Raises:
+        UnsupportedModel: they differ.
+    """
+    vocab, columns = subject.architecture.vocab, min(6, subject.architecture.context)
+    tokens = (torch.arange(2 * columns, device=subject.device) * 7919 % vocab).view(2, columns)
+    with torch.no_grad():
+        outputs = model(tokens, output_hidden_states=True)
+    lengths = torch.full((2,), columns, device=subject.device)
+    aligned, positions, padding = right_align(tokens, lengths)
+    plan = plan_runs(subject.weights, aligned, positions, padding)
+    ours = run(subject.weights, embed(subject.weights, aligned), plan)
+    for layer, (block, theirs) in enumerate(zip(ours.blocks, outputs.hidden_states)):
+        _compare(subject, block.resid, theirs, f"the input of block {layer} is not the sum of the writers before it")
+    _compare(subject, read_logits(subject.weights, ours.final), outputs.logits[:, -1], "the logits differ")
+
+
+def _compare(subject: Subject, ours: Tensor, theirs: Tensor, what: str) -> None:
+    difference = float((ours - theirs).abs().max())
+    scale = max(1.0, float(theirs.abs().max()))
+    if not difference <= TOLERANCE[subject.dtype] * scale:
+        raise UnsupportedModel(
+            f"{subject.source}: {what}: largest difference from the Hugging Face forward pass {difference:.2e} "
+            f"at a scale of {scale:.2e} ({subject.dtype}). Its blocks are not as ontogeny/models/weights.py says."
+        )
+
+
+def _load_model(folder: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    if not (folder / "config.json").is_file():
+        raise BadCheckpoint(f"{folder / 'config.json'} does not exist: a Hugging Face checkpoint folder was expected.")
+    try:
+        return AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
+    except Exception as error:
+        raise BadCheckpoint(
+            f"{_weight_files(folder)} cannot be read: {type(error).__name__}: {error}. "
+            "The file may be truncated: make or download this checkpoint again."
+        ) from error
+
+
+def _weight_files(folder: Path) -> str:
+    files = sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".bin"})
+    return ", ".join(str(f) for f in files) or f"{folder} (no weight files)"

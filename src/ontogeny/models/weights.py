@@ -1,0 +1,213 @@
+"""What the engine knows of a transformer: one description of a block, for every family, and its weights.
+
+A family is a function from a Hugging Face model to `Weights` in the table `FAMILIES`; nothing else in the engine knows
+families. The engine's copies have the norms' scale, shift and centring folded in, so that one normalised residual
+serves all readers of a block: for LayerNorm ``y = gamma * (x - mean) / sigma + beta`` read by W and b,
+
+    y W + b = xhat W' + b',   xhat = (x - mean) / sigma,   W' = C diag(gamma) W,   b' = b + beta W
+
+where C subtracts the mean over d_model (xhat is centred already; with C the gradient that comes back through W' is
+centred too). This changes no number beyond rounding: scores are those of the raw weights (METHODS 1.6, 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.core.errors import UnsupportedModel
+from ontogeny.core.graph import GraphSpec
+
+NormKind = Literal["layer", "rms"]
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of a model and the kind of its blocks."""
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    vocab: int
+    parallel: bool
+    """Attention and MLP read the same residual; otherwise the MLP reads after the attention has written."""
+    norm: NormKind
+    eps: float
+    activation: Activation
+    gated: bool
+    """The MLP's hidden layer is act(first half) * second half."""
+    rotary: int
+    """Leading dimensions of each query and key that are rotated (halves paired); 0 for none."""
+    rotary_base: float
+    context: int
+    """Longest prompt in tokens."""
+
+    @property
+    def graph(self) -> GraphSpec:
+        """Writers, readers and edges."""
+        return GraphSpec(self.n_layers, self.n_heads, self.parallel)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block; norms folded in, projections applied from the right."""
+
+    qkv: Float[Tensor, "d_model 3*heads*d_head"]
+    """Columns by slot (q, k, v), head, dimension."""
+    qkv_bias: Float[Tensor, " 3*heads*d_head"]
+    out: Float[Tensor, "heads*d_head d_model"]
+    out_bias: Float[Tensor, " d_model"]
+    """b_O: part of the residual stream that belongs to no writer."""
+    mlp_in: Float[Tensor, "d_model hidden"]
+    mlp_in_bias: Float[Tensor, " hidden"]
+    mlp_out: Float[Tensor, "d_mlp d_model"]
+    mlp_out_bias: Float[Tensor, " d_model"]
+    """Part of the MLP's output."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All weights of a model."""
+
+    architecture: Architecture
+    embed: Float[Tensor, "vocab d_model"]
+    position: Float[Tensor, "context d_model"] | None
+    """Learned positions: part of the residual stream that belongs to no writer."""
+    blocks: tuple[Block, ...]
+    unembed: Float[Tensor, "d_model vocab"]
+    unembed_bias: Float[Tensor, " vocab"]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Scale and shift of a norm before folding; None: it has none."""
+
+    kind: NormKind
+    scale: Float[Tensor, " d_model"] | None
+    shift: Float[Tensor, " d_model"] | None
+
+    def fold(self, weight: Float[Tensor, "d_model k"], bias: Float[Tensor, " k"] | None) -> tuple[Tensor, Tensor]:
+        """W' and b' of the module's docstring."""
+        folded_bias = torch.zeros_like(weight[0]) if bias is None else bias.clone()
+        if self.shift is not None:
+            folded_bias = folded_bias + self.shift @ weight
+        folded = weight if self.scale is None else self.scale[:, None] * weight
+        if self.kind == "layer":
+            folded = folded - folded.mean(dim=0, keepdim=True)
+        return folded.contiguous(), folded_bias
+
+
+def read_weights(model: Any) -> Weights:
+    """The weights of a Hugging Face causal language model, in its dtype and on its device.
+
+    Raises:
+        UnsupportedModel: no description of this family, or an option that the description does not cover.
+    """
+    family = model.config.model_type
+    if family not in FAMILIES:
+        raise UnsupportedModel(
+            f"Models of type {family!r} are not described yet; there are descriptions of: {', '.join(FAMILIES)}. "
+            "Add one in ontogeny/models/weights.py."
+        )
+    with torch.no_grad():
+        return FAMILIES[family](model)
+
+
+def _gpt_neox(model: Any) -> Weights:
+    """GPT-NeoX and Pythia: parallel or sequential residual, two LayerNorms, partial rotary, untied unembedding."""
+    config, base = model.config, model.gpt_neox
+    H, d = config.num_attention_heads, config.hidden_size
+    rope = config.rope_parameters
+    _require(rope.get("rope_type", "default") == "default", "gpt_neox", f"rope_type {rope.get('rope_type')!r}")
+    architecture = Architecture(
+        n_layers=config.num_hidden_layers,
+        n_heads=H,
+        d_model=d,
+        d_head=d // H,
+        d_mlp=config.intermediate_size,
+        vocab=config.vocab_size,
+        parallel=config.use_parallel_residual,
+        norm="layer",
+        eps=config.layer_norm_eps,
+        activation=_activation("gpt_neox", config.hidden_act),
+        gated=False,
+        rotary=int(d // H * rope.get("partial_rotary_factor", 1.0)),
+        rotary_base=float(rope["rope_theta"]),
+        context=config.max_position_embeddings,
+    )
+    blocks = []
+    for layer in base.layers:
+        first, second = _layer_norm(layer.input_layernorm), _layer_norm(layer.post_attention_layernorm)
+        joint = layer.attention.query_key_value
+        by_head = joint.weight.view(H, 3, d // H, d).permute(3, 1, 0, 2).reshape(d, 3 * d)
+        bias = None if joint.bias is None else joint.bias.view(H, 3, d // H).transpose(0, 1).reshape(3 * d)
+        dense, mlp = layer.attention.dense, layer.mlp
+        blocks.append(
+            _block(
+                *first.fold(by_head, bias),
+                dense.weight.T,
+                dense.bias,
+                *second.fold(mlp.dense_h_to_4h.weight.T, mlp.dense_h_to_4h.bias),
+                mlp.dense_4h_to_h.weight.T,
+                mlp.dense_4h_to_h.bias,
+            )
+        )
+    unembed = _layer_norm(base.final_layer_norm).fold(model.get_output_embeddings().weight.T, None)
+    return Weights(architecture, base.embed_in.weight.detach(), None, tuple(blocks), *unembed)
+
+
+FAMILIES: dict[str, Callable[[Any], Weights]] = {"gpt_neox": _gpt_neox}
+
+
+def _block(
+    qkv: Tensor,
+    qkv_bias: Tensor,
+    out: Tensor,
+    out_bias: Tensor | None,
+    mlp_in: Tensor,
+    mlp_in_bias: Tensor,
+    mlp_out: Tensor,
+    mlp_out_bias: Tensor | None,
+) -> Block:
+    nothing = torch.zeros_like(out[0])
+    return Block(
+        qkv,
+        qkv_bias,
+        out.contiguous(),
+        nothing if out_bias is None else out_bias.detach(),
+        mlp_in,
+        mlp_in_bias,
+        mlp_out.contiguous(),
+        nothing if mlp_out_bias is None else mlp_out_bias.detach(),
+    )
+
+
+def _layer_norm(module: Any) -> Norm:
+    return Norm("layer", getattr(module, "weight", None), getattr(module, "bias", None))
+
+
+def _activation(family: str, name: str) -> Activation:
+    _require(name in ACTIVATIONS, family, f"the activation {name!r} (there are: {', '.join(ACTIVATIONS)})")
+    return ACTIVATIONS[name]
+
+
+def _require(condition: bool, family: str, what: str) -> None:
+    if not condition:
+        raise UnsupportedModel(f"The description of {family} models does not cover {what}.")
