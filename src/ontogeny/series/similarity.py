@@ -138,7 +138,8 @@ def _has(kind: str, side: _Side) -> bool:
 
 def _likeness(kind: str, here: _Side, other: _Side) -> float:
     if kind.endswith("_weighted"):
-        assert here.scores is not None and other.scores is not None
+        assert here.scores is not None
+        assert other.scores is not None
         if kind == "edges_weighted":
             return weighted_jaccard(here.scores, other.scores)
         a, b = (node_strengths(scores) for scores in (here.scores, other.scores))

@@ -1,0 +1,153 @@
+"""Pictures. Each is made in two steps: rows (a table that can be tested and saved), then a drawing of exactly these.
+
+`FIGURES` is the registry of a study's pictures; `pictures` draws all of them. `draw_bundle` makes the pictures of one
+checkpoint and task. The only importer of matplotlib; no window, no global state, the same bytes in every process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ontogeny.figures.bundle import draw_bundle, open_bundle
+from ontogeny.figures.curve import curve_rows, draw_curve, draw_final_curves, final_curve_rows
+from ontogeny.figures.diagram import diagram_rows, draw_diagram
+from ontogeny.figures.overview import draw_overview, overview_rows
+from ontogeny.figures.style import Format, render
+from ontogeny.figures.training import (
+    behaviour_rows,
+    draw_behaviour,
+    draw_jaccard,
+    draw_size,
+    jaccard_rows,
+    matched_jaccard_rows,
+    size_rows,
+    weighted_jaccard_rows,
+)
+from ontogeny.records import MemberRecord
+from ontogeny.series import Trajectory
+
+__all__ = [
+    "FIGURES",
+    "FigureKind",
+    "Format",
+    "Picture",
+    "curve_rows",
+    "diagram_rows",
+    "draw_bundle",
+    "draw_curve",
+    "draw_diagram",
+    "open_bundle",
+    "pictures",
+    "render",
+]
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """One entry of the registry."""
+
+    name: str
+    """File name without its ending; also the artifact's and the table's name."""
+    caption: str
+    """One sentence on what is seen."""
+    rows: Callable[[Sequence[MemberRecord], Trajectory], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure]
+    split_by: tuple[str, ...] = field(default=())
+    """One picture for each value of these columns, named NAME/VALUE-VALUE; else one picture."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and the rows that it shows."""
+
+    name: str
+    caption: str
+    rows: pd.DataFrame
+    draw: Callable[[pd.DataFrame], Figure]
+
+    def files(self, formats: Sequence[Format], dpi: int) -> dict[str, bytes]:
+        """Content of each file by its ending."""
+        figure = self.draw(self.rows)
+        return {kind: render(figure, kind, dpi) for kind in formats}
+
+
+def _final_circuits(records: Sequence[MemberRecord]) -> pd.DataFrame:
+    """Edges of the circuits of each member's last checkpoint."""
+    last = [max(record.analyses, key=lambda a: a.ref.step) for record in records if record.analyses]
+    parts = [diagram_rows(analysis, task) for analysis in last for task in analysis.tasks]
+    kept = [rows for rows in parts if len(rows)]
+    return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+
+
+FIGURES: dict[str, FigureKind] = {
+    kind.name: kind
+    for kind in (
+        FigureKind(
+            "overview",
+            "The study in one picture: behaviour, circuit size, and likeness of consecutive circuits, a column a task.",
+            lambda _, trajectory: overview_rows(trajectory),
+            draw_overview,
+        ),
+        FigureKind(
+            "behaviour",
+            "Behaviour on held-out prompts against training tokens; bands are bootstrap intervals, rings the onsets.",
+            lambda _, trajectory: behaviour_rows(trajectory),
+            draw_behaviour,
+        ),
+        FigureKind(
+            "circuit_size",
+            "Edges kept by the smallest faithful circuit, and what the search said at each checkpoint.",
+            lambda _, trajectory: size_rows(trajectory),
+            draw_size,
+        ),
+        FigureKind(
+            "edge_jaccard",
+            "Edges that consecutive circuits share, at the sizes that were found.",
+            lambda _, trajectory: jaccard_rows(trajectory),
+            draw_jaccard,
+        ),
+        FigureKind(
+            "edge_jaccard_matched",
+            "Edges that consecutive circuits share when both are grown to the same size.",
+            lambda _, trajectory: matched_jaccard_rows(trajectory),
+            draw_jaccard,
+        ),
+        FigureKind(
+            "edge_jaccard_weighted",
+            "Likeness of consecutive checkpoints' edge scores, all edges, weighted by |score|.",
+            lambda _, trajectory: weighted_jaccard_rows(trajectory),
+            draw_jaccard,
+        ),
+        FigureKind(
+            "faithfulness",
+            "Faithfulness by circuit size at the end of training.",
+            lambda records, _: final_curve_rows(records),
+            draw_final_curves,
+        ),
+        FigureKind(
+            "circuit",
+            "The circuit at the end of training: layers as columns, edges coloured by what they feed.",
+            lambda records, _: _final_circuits(records),
+            draw_diagram,
+            split_by=("task", "member"),
+        ),
+    )
+}
+
+
+def pictures(records: Sequence[MemberRecord], trajectory: Trajectory) -> Iterator[Picture]:
+    """Every picture of a study; one without rows (nothing was found yet) is left out."""
+    for kind in FIGURES.values():
+        rows = kind.rows(records, trajectory)
+        if not len(rows):
+            continue
+        if not kind.split_by:
+            yield Picture(kind.name, kind.caption, rows, kind.draw)
+            continue
+        for values, part in rows.groupby(list(kind.split_by), sort=False):
+            name = f"{kind.name}/{'-'.join(str(value) for value in values)}"
+            yield Picture(name, kind.caption, part.reset_index(drop=True), kind.draw)

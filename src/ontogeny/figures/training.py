@@ -1,0 +1,227 @@
+"""Pictures over training: behaviour (Fig. 1), circuit size and status, likeness of consecutive circuits."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from ontogeny.figures.style import (
+    FAINT,
+    METRIC_LABELS,
+    MUTED,
+    PAPER,
+    TOKENS_NOTE,
+    drawn,
+    mark_handle,
+    member_handles,
+    member_styles,
+    members_in_order,
+    panel_grid,
+    short,
+    token_axis,
+)
+from ontogeny.series import Trajectory, headline, similarity_quantity
+
+_SHARED: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
+_SIZE_QUANTITIES: Final = ("circuit/edges", "circuit/best_edges", "circuit/cap")
+STATUS_MARKS: Final[dict[str, dict[str, Any]]] = {
+    "found": {"marker": "o", "fill": True, "label": "found"},
+    "threshold_unmet": {"marker": "v", "fill": False, "label": "threshold not met"},
+    "trivial": {"marker": "D", "fill": False, "label": "trivial (empty circuit passes)"},
+    "nan": {"marker": "x", "fill": False, "label": "not finite"},
+    "not_learned": {"marker": "|", "fill": False, "label": "task not learned (no search)"},
+}
+
+
+def behaviour_rows(trajectory: Trajectory) -> pd.DataFrame:
+    """The task's metric at each checkpoint with its interval; `onset` is True at the checkpoint where it appears.
+
+    `onset_status` repeats the onset's answer on every row of a member and task.
+    """
+    rows = headline(trajectory.table)[[*_SHARED, "quantity", "value", "low", "high", "duplicate_of"]]
+    keys = ["member", "task"]
+    answers = trajectory.onsets[[*keys, "status", "step"]].rename(columns={"status": "onset_status", "step": "at"})
+    merged = rows.merge(answers, on=keys, how="left")
+    merged["onset"] = (merged["step"] == merged["at"]).fillna(False).astype(bool)
+    return merged.drop(columns="at").reset_index(drop=True)
+
+
+@drawn
+def draw_behaviour(rows: pd.DataFrame) -> Figure:
+    """Fig. 1: a panel a task, a line a model, the interval as a band, a ring where the ability appears."""
+    tasks = list(dict.fromkeys(rows["task"]))
+    legend = [*member_handles(rows), mark_handle("onset", "o", size=9)]
+    figure, panels = panel_grid(tasks, heights=[2.35], legends=[legend], note=TOKENS_NOTE)
+    for task, (axes,) in panels.items():
+        here = rows[rows["task"] == task]
+        behaviour_panel(axes, here, member_styles(rows))
+        axes.set_ylabel(METRIC_LABELS.get(task, "metric"))
+        token_axis(axes, here["tokens"].astype(float).tolist())
+    return figure
+
+
+def behaviour_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
+    """One task."""
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    absent = []
+    for member in reversed(members_in_order(rows)):
+        line = rows[rows["member"] == member].sort_values("step")
+        x, style = line["tokens"].astype(float), styles[member]
+        axes.fill_between(x, line["low"], line["high"], color=style["color"], alpha=0.16, linewidth=0)
+        axes.plot(x, line["value"], **style)
+        start = line[line["onset"]]
+        axes.plot(
+            start["tokens"].astype(float), start["value"], linestyle="", marker="o", markersize=10,
+            markerfacecolor="none", markeredgecolor=style["color"], markeredgewidth=1.7, zorder=5,
+        )  # fmt: skip
+        if not len(start):
+            absent.append(f"{line['scale'].iloc[0]}: onset {line['onset_status'].iloc[0]}")
+    if absent:
+        text = "\n".join(reversed(absent))
+        axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", fontsize=7.5, color=MUTED, linespacing=1.35)
+
+
+def size_rows(trajectory: Trajectory) -> pd.DataFrame:
+    """Status and edges of the chosen circuit at each checkpoint.
+
+    `edges` is a size where the status is `found`, and else NaN; `best_edges` also counts the best circuit where the
+    threshold was not met.
+    """
+    table = trajectory.table[trajectory.table["quantity"].isin(_SIZE_QUANTITIES)]
+    wide = table.pivot(index=[*_SHARED, "status"], columns="quantity", values="value").reset_index()
+    wide = wide.rename(columns={name: name.removeprefix("circuit/") for name in _SIZE_QUANTITIES})
+    wide.columns.name = None
+    order = {task: place for place, task in enumerate(dict.fromkeys(trajectory.table["task"]))}
+    return wide.sort_values(["task", "member", "step"], key=lambda c: c.map(order) if c.name == "task" else c)[
+        [*_SHARED, "status", "edges", "best_edges", "cap"]
+    ].reset_index(drop=True)
+
+
+@drawn
+def draw_size(rows: pd.DataFrame) -> Figure:
+    """A panel a task: edges kept by the smallest faithful circuit, and below it what the search said each time."""
+    tasks, styles = list(dict.fromkeys(rows["task"])), member_styles(rows)
+    seen = [mark for status, mark in STATUS_MARKS.items() if status in set(rows["status"])]
+    marks = [mark_handle(m["label"], m["marker"], filled=m["fill"]) for m in seen]
+    heights = [1.9, 0.15 * len(styles) + 0.08]
+    figure, panels = panel_grid(tasks, heights=heights, legends=[member_handles(rows), marks], note=TOKENS_NOTE)
+    for task, (upper, lower) in panels.items():
+        here = rows[rows["task"] == task]
+        size_panel(upper, here, styles)
+        status_strip(lower, here, styles)
+        token_axis(lower, here["tokens"].astype(float).tolist())
+    return figure
+
+
+def size_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
+    """Sizes of one task; a circuit below the threshold is shown open and not joined to the line."""
+    for member in reversed(members_in_order(rows)):
+        line, style = rows[rows["member"] == member].sort_values("step"), styles[member]
+        x = line["tokens"].astype(float)
+        axes.plot(x, line["edges"], **(style | {"marker": "o"}))
+        unmet = line[line["status"] == "threshold_unmet"]
+        axes.plot(
+            unmet["tokens"].astype(float), unmet["best_edges"], linestyle="", marker="v", markersize=4.5,
+            markerfacecolor=PAPER, markeredgecolor=style["color"], markeredgewidth=1.0,
+        )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_ylabel("edges kept")
+    largest, least = rows["best_edges"].max(), rows["best_edges"].min()
+    if not np.isfinite(largest):
+        axes.set_ylim(1, 100)
+        axes.text(0.5, 0.5, "no circuit", transform=axes.transAxes, ha="center", va="center", color=MUTED)
+    else:
+        axes.set_ylim(max(0.7, least / 1.6), largest * 1.7)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def status_strip(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
+    """A line of marks a model: what the search said at each checkpoint."""
+    names = []
+    for height, (member, style) in enumerate(reversed(styles.items())):
+        line = rows[rows["member"] == member]
+        names.append(str(line["scale"].iloc[0]) if len(line) else member)
+        for status, mark in STATUS_MARKS.items():
+            x = line.loc[line["status"] == status, "tokens"].astype(float)
+            pale = status == "not_learned"
+            axes.plot(
+                x, np.full(len(x), height), linestyle="", marker=mark["marker"], markersize=4.2, clip_on=False,
+                markeredgecolor=FAINT if pale else style["color"], markeredgewidth=1.0,
+                markerfacecolor=style["color"] if mark["fill"] else PAPER,
+            )  # fmt: skip
+    axes.set_yticks(range(len(names)), names, fontsize=6.5)
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def jaccard_rows(trajectory: Trajectory, kind: str = "edges") -> pd.DataFrame:
+    """Likeness of each circuit to the previous checkpoint's, plain (`value`) and smoothed (`ewma`)."""
+    quantity = similarity_quantity(kind, "previous")
+    names = {quantity: "value", similarity_quantity(kind, "previous_ewma"): "ewma"}
+    table = trajectory.table[trajectory.table["quantity"].isin(names)]
+    tasks = {task: place for place, task in enumerate(dict.fromkeys(trajectory.table["task"]))}
+    wide = table.pivot(index=[*_SHARED, "status"], columns="quantity", values="value").reset_index()
+    wide = wide.rename(columns=names).assign(kind=kind)
+    wide.columns.name = None
+    for name in names.values():
+        wide[name] = wide.get(name, np.nan)
+    wide = wide.sort_values(["task", "member", "step"], key=lambda c: c.map(tasks) if c.name == "task" else c)
+    return wide[[*_SHARED, "kind", "value", "ewma", "status"]].reset_index(drop=True)
+
+
+@drawn
+def draw_jaccard(rows: pd.DataFrame) -> Figure:
+    """A panel a task: dots are the plain values, lines their exponentially weighted mean."""
+    tasks, kind = list(dict.fromkeys(rows["task"])), str(rows["kind"].iloc[0]) if len(rows) else "edges"
+    legend = [*member_handles(rows), mark_handle("single values", "o", colour=MUTED, filled=True, size=3)]
+    title = f"Edges shared with the previous checkpoint's circuit, {_kind_label(kind)}"
+    figure, panels = panel_grid(tasks, heights=[2.1], legends=[legend], note=TOKENS_NOTE, title=title)
+    there = rows.loc[rows["value"].notna(), "tokens"].astype(float)
+    for task, (axes,) in panels.items():
+        here = rows[rows["task"] == task]
+        jaccard_panel(axes, here, member_styles(rows))
+        token_axis(axes, (there if len(there) else here["tokens"].astype(float)).tolist())
+        axes.set_ylabel("Jaccard")
+    return figure
+
+
+def _kind_label(kind: str) -> str:
+    if kind == "edges":
+        return "at the sizes that were found"
+    if kind == "edges_weighted":
+        return "weighted by |score|"
+    return f"circuits grown to {kind.rpartition('_at_')[2].replace('_', '.').replace('pct', ' % of the edges')}"
+
+
+def jaccard_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
+    """One task."""
+    for member in reversed(members_in_order(rows)):
+        line, style = rows[rows["member"] == member].sort_values("step"), styles[member]
+        x = line["tokens"].astype(float)
+        axes.plot(x, line["value"], linestyle="", marker="o", markersize=2.6, color=style["color"], alpha=0.45)
+        smooth = line[line["ewma"].notna()]
+        axes.plot(smooth["tokens"].astype(float), smooth["ewma"], **(style | {"marker": ""}))
+    axes.set_ylim(-0.03, 1.03)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def matched_jaccard_rows(trajectory: Trajectory) -> pd.DataFrame:
+    """The same for circuits grown to one size: the largest of the sizes that the study compares."""
+    prefix = similarity_quantity("edges_at_", "").rstrip("/")
+    kinds = {q.split("/")[1] for q in trajectory.table["quantity"].unique() if q.startswith(prefix)}
+    largest = max(kinds, key=lambda kind: float(kind[9:-3].replace("_", ".")), default="edges_at_5pct")
+    return jaccard_rows(trajectory, largest)
+
+
+def weighted_jaccard_rows(trajectory: Trajectory) -> pd.DataFrame:
+    """The same, weighted by |score| over all edges."""
+    return jaccard_rows(trajectory, "edges_weighted")
