@@ -1,0 +1,53 @@
+"""Stage `trajectory`: the tables over training and scale, and the metrics that `dvc metrics show` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ontogeny.records.files import replacing, write_json
+from ontogeny.stages.study import Study
+
+if TYPE_CHECKING:
+    from ontogeny.records import MemberRecord
+    from ontogeny.series import Trajectory
+
+_TABLES = ("table", "onsets", "summary")
+
+
+def run(study: Study, item: str | None) -> None:
+    """Write data/trajectories and data/metrics.json; let DVC forget the stages that had failed jobs."""
+    from ontogeny.series import dvc_metrics, follow
+
+    assert item is None
+    confidence = study.params.analyse.behaviour.confidence
+    trajectory = follow(read_records(study), study.params.trajectory, confidence=confidence)
+    write_trajectory(study.trajectories, trajectory)
+    write_json(study.metrics, dvc_metrics(trajectory.summary))
+    study.forget_failed()
+
+
+def read_records(study: Study) -> list[MemberRecord]:
+    """The records of all members, in the order of the params."""
+    from ontogeny.records import read_member
+
+    return [read_member(study.analyses(member)) for member in study.params.suite.members]
+
+
+def write_trajectory(folder: Path, trajectory: Trajectory) -> None:
+    """A parquet file a table; the small ones as CSV too, for people and for `dvc plots`."""
+    for name in _TABLES:
+        with replacing(folder / f"{name}.parquet") as temporary:
+            getattr(trajectory, name).to_parquet(temporary, index=False)
+    for name in ("onsets", "summary"):
+        with replacing(folder / f"{name}.csv") as temporary:
+            getattr(trajectory, name).to_csv(temporary, index=False)
+
+
+def read_trajectory(folder: Path) -> Trajectory:
+    """Inverse of `write_trajectory`."""
+    import pandas as pd
+
+    from ontogeny.series import Trajectory
+
+    return Trajectory(**{name: pd.read_parquet(folder / f"{name}.parquet") for name in _TABLES})
