@@ -117,6 +117,8 @@ class PairBatch:
     answer_weights: Float[Tensor, "pairs answers"]
     """+1 for a correct answer, -1 for an incorrect one, 0 for padding (float64; cast where it is used)."""
     metric: Metric
+    groups: Int[Tensor, " pairs"] | None = None
+    """Examples of the same number share positional means (METHODS 5.2); None: those of the same length do."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -130,6 +132,7 @@ class PairBatch:
             self.answer_ids[rows],
             self.answer_weights[rows],
             self.metric,
+            None if self.groups is None else self.groups[rows],
         )
 
 
@@ -156,6 +159,8 @@ def tokenize(pairs: Sequence[PromptPair], metric: Metric, tokenizer: Tokenizer) 
     ]
     width, k = max(map(len, clean)), max(map(len, answers))
     pad = [row + [(0, 0.0)] * (k - len(row)) for row in answers]
+    kinds = [(pair.template, len(row)) for pair, row in zip(pairs, clean)]
+    numbers = {kind: i for i, kind in enumerate(dict.fromkeys(kinds))}
     return PairBatch(
         clean=torch.tensor([row + [0] * (width - len(row)) for row in clean]),
         corrupted=torch.tensor([row + [0] * (width - len(row)) for row in corrupted]),
@@ -163,6 +168,7 @@ def tokenize(pairs: Sequence[PromptPair], metric: Metric, tokenizer: Tokenizer) 
         answer_ids=torch.tensor([[i for i, _ in row] for row in pad]),
         answer_weights=torch.tensor([[w for _, w in row] for row in pad], dtype=torch.float64),
         metric=metric,
+        groups=torch.tensor([numbers[kind] for kind in kinds]),
     )
 
 

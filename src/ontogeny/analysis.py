@@ -1,0 +1,259 @@
+"""The one use case: what one checkpoint does on the tasks, and which circuits carry it. No disk, tracker or clock.
+
+It is made of three analyses that can be cached apart (`ANALYSES`): behaviour, scores, circuit. Each names the settings
+that its numbers depend on and the analyses that it needs, so that a changed setting recomputes only what it must.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from ontogeny.attribution import score_edges
+from ontogeny.core.behaviour import behaviour as behaviour_of
+from ontogeny.core.circuit import Circuit, EdgeScores, complement, random_circuits, rank_edges
+from ontogeny.core.errors import ImpossibleRequest
+from ontogeny.core.faithfulness import (
+    Ends,
+    Sizes,
+    Verdict,
+    curve_areas,
+    fraction_sizes,
+    in_form,
+    percentile_95,
+    search_cap,
+    search_sizes,
+    verdict_after_search,
+    verdict_before_search,
+)
+from ontogeny.core.pairs import PairBatch, Split, TaskDataset, tokenize
+from ontogeny.core.results import (
+    Behaviour,
+    CheckpointAnalysis,
+    CheckpointRef,
+    CircuitResult,
+    CurvePoint,
+    Faithfulness,
+    TaskAnalysis,
+)
+from ontogeny.models.subject import Subject
+from ontogeny.params import AnalyseParams
+from ontogeny.patching import CircuitEvaluator
+
+Batches = Mapping[Split, PairBatch]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A part of a checkpoint's analysis that is cached by itself, one task at a time."""
+
+    name: str
+    version: str
+    """Raised when the same settings give other numbers than before."""
+    sections: tuple[str, ...]
+    """Sections of `AnalyseParams` that its numbers depend on, besides `precision`."""
+    needs: tuple[str, ...]
+    """Analyses whose results it takes."""
+
+
+BEHAVIOUR = Analysis("behaviour", "1", ("behaviour",), ())
+SCORES = Analysis("scores", "1", ("attribution", "search"), ("behaviour",))
+CIRCUIT = Analysis("circuit", "1", ("search", "baselines"), ("behaviour", "scores"))
+"""Its result also depends on whether baselines were asked for."""
+ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT)
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def tokenize_splits(subject: Subject, dataset: TaskDataset) -> Batches:
+    """The splits of a data set as token ids of this model.
+
+    Raises:
+        ImpossibleRequest: the model has no tokenizer or another one than the data set was made with, an answer is not
+            in its vocabulary, or a prompt is longer than its context.
+    """
+    tokenizer = subject.tokenizer
+    if tokenizer is None:
+        raise ImpossibleRequest(f"{subject.source} has no tokenizer.json: prompts cannot be tokenised.")
+    if tokenizer.digest != dataset.tokenizer_digest:
+        raise ImpossibleRequest(
+            f"The data set {dataset.task} was made with tokenizer {dataset.tokenizer_digest}, but {subject.source} has "
+            f"{tokenizer.digest}. Make the data sets again with this model's tokenizer."
+        )
+    batches = {split: tokenize(pairs, dataset.metric, tokenizer) for split, pairs in dataset.splits.items()}
+    for split, batch in batches.items():
+        largest = max(int(batch.clean.max()), int(batch.corrupted.max()), int(batch.answer_ids.max()))
+        if largest >= subject.architecture.vocab:
+            raise ImpossibleRequest(
+                f"{dataset.task}/{split} holds token {largest}, but the vocabulary of {subject.source} ends at "
+                f"{subject.architecture.vocab - 1}."
+            )
+        if int(batch.lengths.max()) > subject.architecture.context:
+            raise ImpossibleRequest(
+                f"{dataset.task}/{split} holds a prompt of {int(batch.lengths.max())} tokens, longer than the context "
+                f"of {subject.source}, {subject.architecture.context}."
+            )
+    return batches
+
+
+def analyse_behaviour(subject: Subject, batches: Batches, settings: AnalyseParams) -> Mapping[Split, Behaviour]:
+    """Behaviour on every split."""
+    found = {}
+    for split, batch in batches.items():
+        clean, corrupted = (subject.logits(tokens, batch.lengths) for tokens in (batch.clean, batch.corrupted))
+        found[split] = behaviour_of(clean, corrupted, batch, settings.behaviour)
+    return found
+
+
+def analyse_scores(
+    subject: Subject, batches: Batches, behaviour: Mapping[Split, Behaviour], settings: AnalyseParams
+) -> EdgeScores | None:
+    """Edge scores on `discover`; None where the task is not learnt (METHODS 4.5) or they are not finite."""
+    before = verdict_before_search(behaviour["discover"], settings.search)
+    if before is not None and before.status != "trivial":
+        return None
+    scores = score_edges(subject, batches["discover"], settings.attribution)
+    return scores if scores.finite else None
+
+
+def analyse_circuit(
+    subject: Subject,
+    batches: Batches,
+    behaviour: Mapping[Split, Behaviour],
+    scores: EdgeScores | None,
+    settings: AnalyseParams,
+    *,
+    baselines: bool = False,
+) -> CircuitResult:
+    """The smallest faithful circuit on `discover`, its curve, and how it holds on `held_out`.
+
+    Args:
+        subject: the model.
+        batches: `tokenize_splits` of the task.
+        behaviour: `analyse_behaviour` of the task.
+        scores: `analyse_scores` of the task.
+        settings: sections `search` and `baselines` matter.
+        baselines: put random circuits and complements beside the curve's points of `baselines.fractions`.
+    """
+    search, cap = settings.search, search_cap(subject.graph.n_edges, settings.search.range)
+    before = verdict_before_search(behaviour["discover"], search)
+    if scores is None:
+        return _nothing(before or Verdict("nan", "Some edge scores are not finite."), cap)
+    evaluator = CircuitEvaluator(subject, batches["discover"], search.ablation)
+    ends = Ends(float(evaluator.clean.double().mean()), float(evaluator.corrupted.double().mean()))
+    sizes = Sizes(rank_edges(scores, search.selection), evaluator.evaluate, ends)
+    curve = tuple(sizes.point(n, f) for f, n in fraction_sizes(search.fractions, subject.graph.n_edges))
+    cpr, cmd = curve_areas(curve)
+    if baselines:
+        curve = tuple(_with_baselines(point, sizes, scores, settings) for point in curve)
+    if before is not None:
+        return replace(_nothing(before, cap), curve=curve, cpr=cpr, cmd=cmd)
+    outcome = search_sizes(sizes, search)
+    searched = tuple(sizes.point(n) for n in outcome.searched)
+    asked = outcome.best if outcome.first is None else outcome.first
+    circuit = sizes.ranking.circuit(asked)
+    p95 = math.nan
+    if outcome.first is not None:
+        drawn = _random_faithfulness(circuit, sizes, scores, settings)
+        p95 = percentile_95([in_form(f, search.faithfulness) for f in drawn])
+    verdict = verdict_after_search(outcome, sizes, search, p95, cap)
+    if verdict.status == "nan" or circuit.n_edges == 0:
+        return replace(_nothing(verdict, cap), curve=curve, searched=searched, cpr=cpr, cmd=cmd)
+    return CircuitResult(
+        status=verdict.status,
+        reason=verdict.reason,
+        circuit=circuit,
+        asked=asked,
+        kept=circuit.n_edges,
+        nodes=circuit.n_nodes,
+        sustained=outcome.sustained,
+        cap=cap,
+        faithfulness={"discover": sizes.faithfulness(asked), **_held_out(subject, circuit, batches, settings)},
+        random_p95=p95,
+        curve=curve,
+        searched=searched,
+        cpr=cpr,
+        cmd=cmd,
+    )
+
+
+def analyse_task(
+    subject: Subject, dataset: TaskDataset, settings: AnalyseParams, *, baselines: bool = False
+) -> TaskAnalysis:
+    """All three analyses of one task."""
+    batches = tokenize_splits(subject, dataset)
+    behaviour = analyse_behaviour(subject, batches, settings)
+    scores = analyse_scores(subject, batches, behaviour, settings)
+    circuit = analyse_circuit(subject, batches, behaviour, scores, settings, baselines=baselines)
+    return TaskAnalysis(dataset.task, dataset.digest, behaviour, scores, circuit)
+
+
+def analyse_checkpoint(
+    subject: Subject,
+    ref: CheckpointRef,
+    datasets: Mapping[str, TaskDataset],
+    settings: AnalyseParams,
+    *,
+    baselines: bool = False,
+) -> CheckpointAnalysis:
+    """All tasks of one checkpoint.
+
+    Args:
+        subject: the checkpoint's model, loaded once.
+        ref: where it stands in its suite.
+        datasets: by task; each needs the splits `discover` and `held_out`.
+        settings: `params.analyse`.
+        baselines: see `analyse_circuit`.
+    """
+    tasks = {task: analyse_task(subject, dataset, settings, baselines=baselines) for task, dataset in datasets.items()}
+    return CheckpointAnalysis(ref, subject.facts, tasks)
+
+
+def _held_out(
+    subject: Subject, circuit: Circuit, batches: Batches, settings: AnalyseParams
+) -> Mapping[Split, Faithfulness]:
+    if "held_out" not in batches:
+        return {}
+    evaluator = CircuitEvaluator(subject, batches["held_out"], settings.search.ablation)
+    ends = Ends(float(evaluator.clean.double().mean()), float(evaluator.corrupted.double().mean()))
+    return {"held_out": ends.faithfulness(float(evaluator.evaluate(circuit).double().mean()))}
+
+
+def _random_faithfulness(
+    circuit: Circuit, sizes: Sizes, scores: EdgeScores, settings: AnalyseParams
+) -> tuple[Faithfulness, ...]:
+    """Faithfulness of random circuits of this circuit's kept size (METHODS 5.4)."""
+    generator = torch.Generator().manual_seed(settings.baselines.seed)
+    kept, draws = circuit.n_edges, settings.baselines.random_draws
+    drawn = random_circuits(scores, kept, draws, generator, settings.search.selection)
+    return tuple(sizes.ends.faithfulness(float(sizes.measure(c).double().mean())) for c in drawn)
+
+
+def _with_baselines(point: CurvePoint, sizes: Sizes, scores: EdgeScores, settings: AnalyseParams) -> CurvePoint:
+    if point.fraction not in settings.baselines.fractions:
+        return point
+    circuit = sizes.ranking.circuit(point.asked)
+    without = sizes.ends.faithfulness(float(sizes.measure(complement(circuit)).double().mean()))
+    return replace(point, complement=without, random=_random_faithfulness(circuit, sizes, scores, settings))
+
+
+def _nothing(verdict: Verdict, cap: int) -> CircuitResult:
+    """No circuit, and why."""
+    return CircuitResult(
+        status=verdict.status,
+        reason=verdict.reason,
+        circuit=None,
+        asked=None,
+        kept=None,
+        nodes=None,
+        sustained=None,
+        cap=cap,
+        faithfulness={},
+        random_p95=math.nan,
+        curve=(),
+        searched=(),
+        cpr=math.nan,
+        cmd=math.nan,
+    )

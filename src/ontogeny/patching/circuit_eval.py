@@ -1,0 +1,283 @@
+"""Evaluating circuits: the mixed run of METHODS 5.1, many circuits cheap.
+
+Every reader's input is ``reference residual + sum over its in-circuit edges of (z_u(this run) - z_u(reference))``, so
+in-circuit edges carry what the circuit itself computed and all others exactly the reference. Where the time goes, and
+does not:
+
+* the reference run is cached, and nodes without a live edge in and out are not run;
+* readers of a block with the same incoming edges share one input and one norm;
+* each value in the evaluator carries the number of the structure that made it (which edges, from which values). A
+  value whose structure is asked for again is not recomputed: from one circuit of a scan to the next only what lies
+  downstream of the changed edges is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ontogeny.core.circuit import Circuit
+from ontogeny.core.errors import ImpossibleRequest
+from ontogeny.core.pairs import PairBatch
+from ontogeny.models.forward import Plan, activate, embed, normalise, readout, run
+from ontogeny.models.subject import Subject, align_pairs, pairs_within
+from ontogeny.patching.reference import Ablation, Reference, ReferenceBlock, reference_run
+
+REFERENCE = 0
+"""Structure number of a value that no in-circuit edge reaches."""
+UNKNOWN = -1
+"""Structure number of a value that has not been computed."""
+
+
+class CircuitEvaluator:
+    """The metric of circuits on one batch of prompt pairs."""
+
+    def __init__(
+        self, subject: Subject, batch: PairBatch, ablation: Ablation = "patch", *, batch_pairs: int | None = None
+    ) -> None:
+        """Run the clean and the corrupted prompts once.
+
+        Args:
+            subject: the model.
+            batch: the prompt pairs of one split.
+            ablation: what edges outside a circuit carry (`ontogeny.patching.reference`).
+            batch_pairs: pairs worked on at once; None: as many as fit. ``mean`` always takes all.
+        """
+        size = batch_pairs or pairs_within(subject, batch)
+        size = len(batch) if ablation == "mean" else size
+        self.graph = subject.graph
+        self._parts = [_Part(subject, batch.take(slice(i, i + size)), ablation) for i in range(0, len(batch), size)]
+        self.clean: Float[Tensor, " pairs"] = torch.cat([part.clean for part in self._parts])
+        """Metric of the whole model, each example."""
+        self.corrupted: Float[Tensor, " pairs"] = torch.cat([part.corrupted for part in self._parts])
+        """Metric of the whole model on the corrupted prompts, each example."""
+
+    def evaluate(self, circuit: Circuit) -> Float[Tensor, " pairs"]:
+        """Metric of each example when only this circuit's edges carry the clean run."""
+        if circuit.graph != self.graph:
+            raise ImpossibleRequest(f"The circuit is one of {circuit.graph}, but the model's graph is {self.graph}.")
+        edges = circuit.edges.numpy()
+        return torch.cat([part.evaluate(edges) for part in self._parts])
+
+    def evaluate_all(self, circuits: Sequence[Circuit]) -> Float[Tensor, "circuits pairs"]:
+        """`evaluate` of each; neighbours in the sequence share what they have in common."""
+        return torch.stack([self.evaluate(circuit) for circuit in circuits])
+
+
+@dataclass
+class _BlockState:
+    """Current values of a block, and the structure numbers that made them."""
+
+    q: Float[Tensor, "heads pairs asking d_head"]
+    k: Float[Tensor, "heads pairs tokens d_head"]
+    v: Float[Tensor, "heads pairs tokens d_head"]
+    pattern: Float[Tensor, "heads pairs asking tokens"]
+    channels: list[int]
+    """Structure of each channel: q, k and v of every head."""
+    patterns: list[tuple[int, int]]
+    """Structures of query and key in each head's pattern."""
+
+
+class _Part:
+    """Evaluation on pairs that fit into memory together."""
+
+    def __init__(self, subject: Subject, batch: PairBatch, ablation: Ablation) -> None:
+        self.subject, self.graph = subject, subject.graph
+        weights = subject.weights
+        pairs = align_pairs(subject, batch, share_prefix=ablation == "patch")
+        self.plan: Plan = pairs.plan
+        self.readout = readout(weights, batch)
+        clean_embed = embed(weights, pairs.clean)
+        corrupted = run(weights, embed(weights, pairs.corrupted), pairs.plan)
+        self.clean = self.readout.values(run(weights, clean_embed, pairs.plan).final).cpu()
+        self.corrupted = self.readout.values(corrupted.final).cpu()
+        groups = batch.lengths if batch.groups is None else batch.groups
+        self.reference: Reference = reference_run(subject, pairs, corrupted, ablation, groups)
+        n, w, d = clean_embed.shape
+        early = self.graph.n_writers - self.graph.n_heads - 1
+        self.early = clean_embed.new_zeros(early, n, w, d)
+        self.last = clean_embed.new_zeros(self.graph.n_heads + 1, n, 1, d)
+        self.early[0] = clean_embed - self.reference.embed
+        self.writers = [UNKNOWN] * self.graph.n_writers
+        self.writers[0] = 1
+        self.structures: dict[tuple[object, ...], int] = {}
+        self.state = [self._fresh_state(block) for block in self.reference.blocks]
+        self.mask = pairs.plan.mask[:, 0]
+
+    def evaluate(self, edges: Bool[np.ndarray, "writers readers"]) -> Float[Tensor, " pairs"]:
+        live: Bool[np.ndarray, " writers"] = np.any(edges, axis=1)
+        columns = [np.flatnonzero(column).tolist() for column in edges.T]
+        for layer in range(self.graph.n_layers):
+            self._update_heads(layer, columns, live)
+            self._update_mlp(layer, columns, live)
+        return self.readout.values(self._final(columns[self.graph.logits_reader])).cpu()
+
+    def _fresh_state(self, block: ReferenceBlock) -> _BlockState:
+        H = self.graph.n_heads
+        q, k, v = (x.clone() for x in block.qkv)
+        return _BlockState(q, k, v, block.pattern.clone(), [REFERENCE] * (3 * H), [(REFERENCE, REFERENCE)] * H)
+
+    def _structure(self, sources: list[int]) -> int:
+        """Number of the value that a reader with these in-circuit edges gets."""
+        if not sources:
+            return REFERENCE
+        key = (*sources, None, *(self.writers[u] for u in sources))
+        return self.structures.setdefault(key, len(self.structures) + 2)
+
+    def _update_heads(self, layer: int, columns: list[list[int]], live: Bool[np.ndarray, " writers"]) -> None:
+        H, state = self.graph.n_heads, self.state[layer]
+        first_writer, first_reader = self.graph.head_writer(layer, 0), self.graph.head_reader(layer, 0, 0)
+        stale_channels: dict[int, list[int]] = {}
+        stale_heads, stale_patterns = [], []
+        for head in np.flatnonzero(live[first_writer : first_writer + H]).tolist():
+            channels = (head, H + head, 2 * H + head)
+            wanted = tuple(self._structure(columns[first_reader + c]) for c in channels)
+            structure = self.structures.setdefault(("head", *wanted), len(self.structures) + 2)
+            if self.writers[first_writer + head] == structure:
+                continue
+            self.writers[first_writer + head] = structure
+            for channel, number in zip(channels, wanted):
+                if state.channels[channel] != number:
+                    state.channels[channel] = number
+                    stale_channels.setdefault(number, []).append(channel)
+            if state.patterns[head] != wanted[:2]:
+                state.patterns[head] = (wanted[0], wanted[1])
+                stale_patterns.append(head)
+            stale_heads.append(head)
+        if not stale_heads:
+            return
+        self._update_channels(layer, stale_channels, [columns[first_reader + c] for c in range(3 * H)])
+        if stale_patterns:
+            self._update_patterns(state, stale_patterns)
+        self._write_heads(layer, stale_heads)
+
+    def _update_channels(self, layer: int, stale: dict[int, list[int]], columns: list[list[int]]) -> None:
+        """Recompute queries, keys and values, one group of equal inputs at a time."""
+        H, reference, state = self.graph.n_heads, self.reference.blocks[layer], self.state[layer]
+        for channel in stale.pop(REFERENCE, []):
+            slot, head = divmod(channel, H)
+            (state.q, state.k, state.v)[slot][head] = reference.qkv[slot][head]
+        asking = state.q.shape[2]
+        whole = asking == reference.resid.shape[1]
+        groups = [sorted(group) for group in stale.values()]
+        everywhere = [group if whole else [c for c in group if c >= H] for group in groups]
+        self._project(layer, [group for group in everywhere if group], columns, reference.resid.shape[1])
+        if not whole:
+            queries = [[c for c in group if c < H] for group in groups]
+            self._project(layer, [group for group in queries if group], columns, asking)
+
+    def _project(self, layer: int, groups: list[list[int]], columns: list[list[int]], width: int) -> None:
+        """Queries, keys and values of the channels in `groups`, at the last `width` columns."""
+        if not groups:
+            return
+        a, block, state = self.subject.architecture, self.subject.weights.blocks[layer], self.state[layer]
+        inputs = self._mix(self.reference.blocks[layer].resid, [columns[group[0]] for group in groups], width)
+        normed = normalise(a, inputs)[0]
+        n, H = inputs.shape[1], a.n_heads
+        for rows, channels in zip(normed, groups):
+            weight, bias = _channel_weights(block.qkv, block.qkv_bias, channels, a.d_head)
+            out = torch.addmm(bias, rows.reshape(n * width, -1), weight)
+            out = out.view(n, width, len(channels), a.d_head).permute(0, 2, 1, 3)
+            rotated = sum(c < 2 * H for c in channels)
+            if rotated:
+                self.plan.rotary.rotate(out[:, :rotated])
+            for place, channel in enumerate(channels):
+                slot, head = divmod(channel, H)
+                (state.q, state.k, state.v)[slot][head][:, -width:] = out[:, place]
+
+    def _update_patterns(self, state: _BlockState, heads: list[int]) -> None:
+        q, k = _rows(state.q, heads), _rows(state.k, heads)
+        scores = torch.matmul(q, k.transpose(-1, -2)).mul_(q.shape[-1] ** -0.5).add_(self.mask[:, -q.shape[2] :])
+        _set_rows(state.pattern, heads, torch.softmax(scores, dim=-1))
+
+    def _write_heads(self, layer: int, heads: list[int]) -> None:
+        """z(this run) - z(reference) of heads whose inputs changed."""
+        a, reference, state = self.subject.architecture, self.reference.blocks[layer], self.state[layer]
+        out = torch.matmul(_rows(state.pattern, heads), _rows(state.v, heads))
+        out -= _rows(reference.heads, heads)
+        projection = _rows(self.subject.weights.blocks[layer].out.view(a.n_heads, a.d_head, a.d_model), heads)
+        written = torch.bmm(out.view(len(heads), -1, a.d_head), projection)
+        into = self._written(layer)
+        _set_rows(into, heads, written.view(len(heads), *into.shape[1:]))
+
+    def _update_mlp(self, layer: int, columns: list[list[int]], live: Bool[np.ndarray, " writers"]) -> None:
+        writer, sources = self.graph.mlp_writer(layer), columns[self.graph.mlp_reader(layer)]
+        if not live[writer]:
+            return
+        structure = self.structures.setdefault(("mlp", self._structure(sources)), len(self.structures) + 2)
+        if self.writers[writer] == structure:
+            return
+        self.writers[writer] = structure
+        a, block, reference = (
+            self.subject.architecture,
+            self.subject.weights.blocks[layer],
+            self.reference.blocks[layer],
+        )
+        into = self._written(layer)[-1]
+        if not sources:
+            into.zero_() if reference.own_mlp is None else into.copy_(reference.own_mlp - reference.mlp)
+            return
+        n, asking, d = reference.mid.shape
+        rows = self._mix(reference.mid, [sources], asking).view(n * asking, d)
+        hidden = activate(a, torch.addmm(block.mlp_in_bias, normalise(a, rows)[0], block.mlp_in))
+        torch.sub(torch.addmm(block.mlp_out_bias, hidden, block.mlp_out).view(n, asking, d), reference.mlp, out=into)
+
+    def _written(self, layer: int) -> Float[Tensor, "heads_and_mlp pairs asking d_model"]:
+        """Where the writers of a block keep z(this run) - z(reference)."""
+        if layer == self.graph.n_layers - 1:
+            return self.last
+        first = self.graph.head_writer(layer, 0)
+        return self.early[first : first + self.graph.n_heads + 1]
+
+    def _mix(
+        self, base: Float[Tensor, "pairs columns d_model"], groups: list[list[int]], width: int
+    ) -> Float[Tensor, "groups pairs width d_model"]:
+        """Reference residual plus the differences of each group's sources, at the last `width` columns."""
+        base = base[:, -width:]
+        early = len(self.early)
+        sources = sorted({u for group in groups for u in group})
+        place = {u: i for i, u in enumerate(sources)}
+        if sources and sources[-1] >= early:  # the MLP of the last sequential block, or the logits
+            parts = [self.early[u] if u < early else self.last[u - early] for u in sources]
+            stack = torch.stack([part[:, -width:] for part in parts])
+        elif width == self.early.shape[2] and 2 * len(sources) > sources[-1]:
+            stack, place = self.early[: sources[-1] + 1], {u: u for u in sources}
+        else:
+            stack = self.early[sources, :, -width:]
+        choose = torch.zeros(len(groups), len(stack), dtype=base.dtype, device=base.device)
+        for row, group in enumerate(groups):
+            choose[row, [place[u] for u in group]] = 1.0
+        flat = base.reshape(1, -1).expand(len(groups), -1)
+        return torch.addmm(flat, choose, stack.reshape(len(stack), -1)).view(len(groups), *base.shape)
+
+    def _final(self, sources: list[int]) -> Float[Tensor, "pairs d_model"]:
+        """Input of the logits at the read position."""
+        if not sources:
+            return self.reference.final
+        return self._mix(self.reference.final[:, None], [sources], 1)[0, :, 0]
+
+
+def _channel_weights(weight: Tensor, bias: Tensor, channels: list[int], d_head: int) -> tuple[Tensor, Tensor]:
+    """Columns of the joint projection; a view where the channels are neighbours."""
+    if channels[-1] - channels[0] + 1 == len(channels):
+        columns = slice(channels[0] * d_head, (channels[-1] + 1) * d_head)
+        return weight[:, columns], bias[columns]
+    by_channel = weight.view(len(weight), -1, d_head)
+    return by_channel[:, channels].reshape(len(weight), -1), bias.view(-1, d_head)[channels].reshape(-1)
+
+
+def _rows(x: Tensor, rows: list[int]) -> Tensor:
+    """Rows of `x`; a view where they are neighbours."""
+    return x[rows[0] : rows[-1] + 1] if rows[-1] - rows[0] + 1 == len(rows) else x[rows]
+
+
+def _set_rows(x: Tensor, rows: list[int], values: Tensor) -> None:
+    if rows[-1] - rows[0] + 1 == len(rows):
+        x[rows[0] : rows[-1] + 1] = values
+    else:
+        x[rows] = values
