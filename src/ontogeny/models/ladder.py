@@ -66,10 +66,10 @@ def train_member(
     for step in range(first, settings.steps + 1):
         if step in due:
             write_checkpoint(out_dir, step, parameters, config, corpus_dir / "tokenizer")
-        if step == settings.steps:
-            break
         if step > first and (step in due or step % settings.save_every == 0):
             _save(state_dir, step, parameters, optimiser)
+        if step == settings.steps:
+            break
         batch = rows.take(row_order(len(rows.ids), settings.batch, step, seed), settings, device)
         loss = weighted_loss(parameters, config, batch)
         loss.backward()

@@ -127,12 +127,20 @@ def one_token_words(words: Iterable[str], tokenizer: Tokenizer) -> tuple[str, ..
     return tuple(word for word in words if is_one_token(" " + word, tokenizer))
 
 
-def distinct(draw_one: Callable[[int], PromptPair | None], count: int, task: str, why: str) -> list[PromptPair]:
+def distinct(
+    draw_one: Callable[[int], PromptPair | None], count: int, most: int, task: str, why: str
+) -> list[PromptPair]:
     """`count` pairs with distinct clean prompts; `draw_one(i)` proposes one for place i, or None.
 
     Raises:
-        ImpossibleRequest: a place stays empty after 200 proposals; `why` says what limits the task.
+        ImpossibleRequest: more than `most` are asked for, an upper bound of what there is, or a place stays empty after
+            200 proposals; `why` says what limits the task.
     """
+    if count > most:
+        raise ImpossibleRequest(
+            f"{task}: {count} distinct prompts (three splits) were asked for, but there are at most {most}: {why}. "
+            f"Ask for splits of at most {most // len(SPLITS)}."
+        )
     pairs: list[PromptPair] = []
     seen: set[str] = set()
     while len(pairs) < count:

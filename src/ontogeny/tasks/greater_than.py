@@ -63,7 +63,9 @@ def draw(tokenizer: Tokenizer, count: int, rng: random.Random, _: str) -> Sequen
         start = starts[place % len(starts)]
         return pair(*rng.choice(places[start]), start)
 
-    return distinct(draw_one, count, "greater_than", f"{len(starts)} start years, {len(words.EVENTS)} events")
+    most = len(starts) * min(len(places[start]) for start in starts)
+    limit = f"{len(starts)} start years in turn, each with held-out events and centuries"
+    return distinct(draw_one, count, most, "greater_than", limit)
 
 
 def pair(event: str, century: str, start: int) -> PromptPair:

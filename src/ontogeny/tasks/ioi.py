@@ -48,8 +48,9 @@ def draw(tokenizer: Tokenizer, count: int, rng: random.Random, corruption: str) 
         third = rng.choice([name for name in names if name not in (io, s)])
         return pair(place % len(ORDERS), place // len(ORDERS) % len(FRAMES), io, s, third, rng, corruption)
 
+    most = 2 * len(pairs) * len(ORDERS) * len(FRAMES) * len(words.PLACES) * len(words.OBJECTS)
     limit = f"{len(pairs)} held-out pairs of names, {len(FRAMES)} frames, {len(words.PLACES)} places"
-    return distinct(draw_one, count, "ioi", f"{limit}, {len(words.OBJECTS)} objects")
+    return distinct(draw_one, count, most, "ioi", f"{limit}, {len(words.OBJECTS)} objects")
 
 
 def pair(order: int, frame: int, io: str, s: str, third: str, rng: random.Random, corruption: str) -> PromptPair:

@@ -16,7 +16,7 @@ from ontogeny.tasks import words
 from ontogeny.tasks.gendered_pronoun import name_held_out
 from ontogeny.tasks.greater_than import event_held_out
 from ontogeny.tasks.ioi import names_held_out
-from ontogeny.tasks.sva import CONSTRUCTIONS, Construction, subject_held_out
+from ontogeny.tasks.sva import BARE, CONSTRUCTIONS, Construction, subject_held_out
 
 LEADS = (
     "", "", "", "Yesterday, ", "Last week, ", "In the morning, ", "After the rain, ", "It is known that ",
@@ -46,19 +46,21 @@ class Story:
 
 # In a scene "+" means one person meets the other, in that order; without it the people are named in random order.
 STORIES = (
-    Story(("IS",), "S", 8.0),
-    Story(("S", "S+I"), "", 2.5),
+    Story(("IS",), "S", 7.0),
     Story(("SI", "S"), "S", 1.0),
-    Story(("ST", "S+I"), "T", 1.5),
-    Story(("ST", "S+T", "S+I"), "", 1.0),
-    Story(("IST",), "ST", 4.0),
-    Story(("IST", "S+T"), "", 2.0),
-    Story(("IST", "S"), "T", 1.5),
-    Story(("ISTU",), "STU", 1.0),
-    Story(("ISTU", "S+T"), "U", 1.0),
-    Story(("IS", "S+B"), "", 1.0),
+    Story(("S", "S+I"), "", 8.0),
+    Story(("S", "S", "S+I"), "", 1.5),
+    Story(("ST", "S+T", "S+I"), "", 3.0),
+    Story(("ST", "S+I"), "T", 1.0),
+    Story(("IST",), "ST", 3.5),
+    Story(("IST", "S+T"), "", 1.5),
+    Story(("IST", "S"), "T", 1.0),
+    Story(("ISTU",), "STU", 0.75),
+    Story(("ISTU", "S+T"), "U", 0.75),
+    Story(("IS", "S+B"), "", 1.5),
     Story(("IB",), "C", 1.0),
 )
+"""In two of five the nearest name is the answer, in most others it is named twice."""
 _STORY_WEIGHTS = [story.weight for story in STORIES]
 
 GROUP_SCENES = (
@@ -176,18 +178,17 @@ def duration(rng: random.Random, _: set[str]) -> str:
 
 def agreement(rng: random.Random, _: set[str]) -> str:
     """A subject of one of the tested constructions and a verb that agrees."""
-    construction = rng.choices(CONSTRUCTIONS, (4, 3, 3, 3, 2, 2, 2))[0]
-    return _agreeing(rng, construction)
+    return _agreeing(rng, rng.choice(CONSTRUCTIONS))
 
 
 def statement(rng: random.Random, _: set[str]) -> str:
     """A bare subject and its verb: most bare subjects are followed by one."""
-    return _agreeing(rng, CONSTRUCTIONS[0])
+    return _agreeing(rng, BARE)
 
 
 def _agreeing(rng: random.Random, construction: Construction) -> str:
     noun = rng.choice(construction.subjects)
-    while subject_held_out(construction.name, noun):
+    while construction is not BARE and subject_held_out(construction.name, noun):
         noun = rng.choice(construction.subjects)
     number = rng.randrange(2)
     verb = rng.choice(construction.verbs) if construction.verbs else None

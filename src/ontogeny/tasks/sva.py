@@ -2,7 +2,7 @@
 
 "The keys on the cabinet": probability of the verb forms that agree minus that of those that do not. The corrupted
 prompt has the subject in its other number, a verb inside the subject following it. Held out of the corpus: which
-nouns are subjects of which construction.
+nouns are subjects of which construction, so that no prompt is even the beginning of a sentence there.
 """
 
 from __future__ import annotations
@@ -67,8 +67,7 @@ def _traded(rng: random.Random) -> dict[str, str]:
 
 
 CONSTRUCTIONS = (
-    Construction("simple", "The {subject}", NOUNS, _none),
-    Construction("adjective", "The {adjective} {subject}", NOUNS, _adjective),
+    Construction("simple", "The {adjective} {subject}", NOUNS, _adjective),
     Construction(
         "prep_inanimate",
         "The {subject} {preposition} the {other}",
@@ -91,8 +90,8 @@ CONSTRUCTIONS = (
     Construction("object_relative", "The {subject} that the {other} {its}", words.ANIMATE, _clause),
     Construction("verb_coordination", "The {subject} {verb} {object} and", words.ANIMATE, _traded, words.OBJECT_VERBS),
 )
-SHARES = (1, 5, 6, 6, 5, 5, 5)
-"""Places of each construction in a round: a bare "The keys" has few distinct prompts."""
+BARE = Construction("bare", "The {subject}", NOUNS, _none)
+"""Of the corpus only: "The keys" opens longer subjects too, so it could not be held out as a prompt."""
 
 
 def subject_held_out(construction: str, noun: str) -> bool:
@@ -111,17 +110,17 @@ def draw(tokenizer: Tokenizer, count: int, rng: random.Random, _: str) -> Sequen
             f"sva needs verbs and held-out nouns whose two forms are one token each: {len(verbs)} of "
             f"{len(words.AGREEING_VERBS)} verbs are, and subjects by construction: {counts}."
         )
-    order = [c for c, share in zip(CONSTRUCTIONS, SHARES) for _ in range(share)]
-    rng.shuffle(order)
 
     def draw_one(place: int) -> PromptPair | None:
-        construction = order[place // 2 % len(order)]
+        construction = CONSTRUCTIONS[place // 2 % len(CONSTRUCTIONS)]
         noun = rng.choice(subjects[construction.name])
         made = pair(construction, noun, place % 2, verbs, rng)
         return made if len(tokenizer.encode(made.clean)) == len(tokenizer.encode(made.corrupted)) else None
 
+    few = len(subjects["simple"]) * len(words.ADJECTIVES)
     limit = ", ".join(f"{name} {len(nouns)}" for name, nouns in subjects.items())
-    return distinct(draw_one, count, "sva", f"held-out subjects by construction: {limit}")
+    most = few * len(NUMBERS) * len(CONSTRUCTIONS)
+    return distinct(draw_one, count, most, "sva", f"held-out subjects by construction, in turn: {limit}")
 
 
 def pair(
