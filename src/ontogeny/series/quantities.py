@@ -4,6 +4,7 @@ A name is a path; the MLflow UI shows one section of charts for everything befor
 
     behaviour/SPLIT/metric, corrupted, difference, accuracy, rank0, mass     with the ends of a bootstrap interval
     circuit/edges, nodes, asked, sustained, edges_share                      of a circuit that was found, else NaN
+    circuit/found                                                            1 if the search found one, else 0
     circuit/best_edges                                                       also where the threshold was not met
     circuit/cap, random_p95, cpr, cmd                                        of the search and its curve
     faithfulness/SPLIT/raw, normalised                                       of the chosen circuit
@@ -25,6 +26,7 @@ HEADLINE_SPLITS: Final[tuple[Split, ...]] = ("held_out", "tune", "discover")
 
 _ESTIMATES: Final = ("metric", "corrupted", "difference", "accuracy", "rank0", "mass")
 
+FOUND: Final = "circuit/found"
 BEST_EDGES: Final = "circuit/best_edges"
 EDGES: Final = "circuit/edges"
 NODES: Final = "circuit/nodes"
@@ -90,6 +92,7 @@ def _circuit(circuit: CircuitResult, graph: GraphSpec) -> Iterator[tuple[str, Me
     }
     for name, size in sizes.items():
         yield name, _plain(size if found else None, circuit.status)
+    yield FOUND, _plain(float(found), circuit.status)
     yield BEST_EDGES, _plain(circuit.kept if circuit.circuit is not None else None, circuit.status)
     for name, value in {
         CAP: circuit.cap,

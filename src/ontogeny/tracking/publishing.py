@@ -1,0 +1,262 @@
+"""Making the store show a projection: add, mark, clear; the same end whatever was there before.
+
+A run is written while its status is RUNNING and set to FINISHED last, so a publisher that is killed leaves no run that
+looks whole. The next one deletes what it left and writes it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ontogeny.tracking.content import (
+    CURRENT,
+    EXPERIMENT_NOTES,
+    FINGERPRINT,
+    KINDS,
+    NOTE,
+    PlannedRun,
+    Point,
+    Projection,
+    RunContent,
+)
+from ontogeny.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
+
+_PUBLISHER: Final = "publisher"
+_DAY_S: Final = 86_400
+_PAGE: Final = 1000
+_POINTS_A_CALL: Final = 900
+_PARAMS_A_CALL: Final = 100
+_PARAM_CHARACTERS: Final = 6000
+_DIGEST_CHARACTERS: Final = 36
+
+
+@dataclass(frozen=True)
+class PublishReport:
+    """What publishing did."""
+
+    uri: str
+    experiments: tuple[str, ...]
+    planned: int
+    """Runs that the study has."""
+    added: int = 0
+    kept: int = 0
+    """Runs that were there already."""
+    retired: int = 0
+    """Runs of other settings, marked current=false by this call."""
+    removed: int = 0
+    """Leftovers of killed publishers and doubles."""
+    reason: str = ""
+    """Why runs are unpublished; empty if none is."""
+
+    @property
+    def unpublished(self) -> int:
+        """Runs that the store does not have; `publish` later adds them."""
+        return self.planned - self.added - self.kept
+
+    @property
+    def complete(self) -> bool:
+        """Whether the store shows everything."""
+        return not self.reason
+
+
+@dataclass
+class _Tally:
+    """Counted while runs are written, so that a store that goes away half way is reported truly."""
+
+    added: int = 0
+    kept: int = 0
+    retired: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """One experiment: its id, and what it holds."""
+
+    experiment: str
+    finished: dict[str, list[Run]] = field(default_factory=dict)
+    """By fingerprint, oldest first."""
+
+
+def publish(projection: Projection, store: Store) -> PublishReport:
+    """Make `store` show `projection`. A store that cannot be reached or goes away is reported, never raised."""
+    plan = list(projection.runs())
+    names = tuple(f"{projection.study}/{kind}" for kind in KINDS)
+    reason = store.unreachable()
+    tally = _Tally()
+    if reason is None:
+        reason = _attempt(projection, store, plan, tally)
+    if reason:
+        log.warning("Not everything could be published: %s. Nothing is lost; `ontogeny publish` adds it later.", reason)
+    return PublishReport(store.uri, names, len(plan), **vars(tally), reason=reason or "")
+
+
+def _attempt(projection: Projection, store: Store, plan: Sequence[PlannedRun], tally: _Tally) -> str | None:
+    """Publish; why it could not be finished, or none."""
+    with store.exclusive():
+        client = None
+        try:
+            client = store.client()
+            shelves = {kind: _shelf(client, store, projection.study, kind, tally) for kind in KINDS}
+            for kind, shelf in shelves.items():
+                wanted = [run for run in plan if run.kind == kind]
+                _add_missing(client, shelf, wanted, tally)
+                _mark_current(client, shelf, {run.fingerprint for run in wanted}, tally)
+        except _store_errors() as error:
+            return f"{store.uri}: {str(error).strip().splitlines()[0]}"
+    return None
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError
+
+
+def _shelf(client: MlflowClient, store: Store, study: str, kind: str, tally: _Tally) -> _Shelf:
+    """The experiment, made if need be; leftovers and doubles are deleted."""
+    name = f"{study}/{kind}"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        identity = client.create_experiment(name, store.artifact_location(name), {NOTE: EXPERIMENT_NOTES[kind]})
+    else:
+        identity = found.experiment_id
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(identity)
+        if found.tags.get(NOTE) != EXPERIMENT_NOTES[kind]:
+            client.set_experiment_tag(identity, NOTE, EXPERIMENT_NOTES[kind])
+    shelf = _Shelf(identity)
+    for run in _all_runs(client, identity):
+        fingerprint = run.data.tags.get(FINGERPRINT)
+        if fingerprint is None:
+            continue  # Not ours.
+        if run.info.status == "FINISHED":
+            shelf.finished.setdefault(fingerprint, []).append(run)
+        elif _is_left_over(run, store):
+            client.delete_run(run.info.run_id)
+            tally.removed += 1
+    _sweep(client, shelf, tally)
+    return shelf
+
+
+def _all_runs(client: MlflowClient, experiment: str) -> Iterable[Run]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], max_results=_PAGE, order_by=["attributes.run_id"], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _is_left_over(run: Run, store: Store) -> bool:
+    """Whether a run that is not finished has no publisher any more.
+
+    We hold the lock of this machine (and of a SQLite file wherever it is used), so one of ours is dead. On a server
+    another machine may be writing: its runs are left for a day.
+    """
+    machine, _, since = run.data.tags.get(_PUBLISHER, "").partition("@")
+    if store.database is not None or machine == _machine():
+        return True
+    return not since.isdigit() or time.time() - int(since) > _DAY_S
+
+
+def _sweep(client: MlflowClient, shelf: _Shelf, tally: _Tally) -> None:
+    """Keep, for each fingerprint, the finished run with the smallest id."""
+    for runs in shelf.finished.values():
+        runs.sort(key=lambda run: run.info.run_id)
+        for double in runs[1:]:
+            client.delete_run(double.info.run_id)
+            tally.removed += 1
+        del runs[1:]
+
+
+def _add_missing(client: MlflowClient, shelf: _Shelf, wanted: Sequence[PlannedRun], tally: _Tally) -> None:
+    for planned in wanted:
+        if planned.fingerprint in shelf.finished:
+            tally.kept += 1
+        else:
+            _write(client, shelf.experiment, planned.build())
+            tally.added += 1
+
+
+def _mark_current(client: MlflowClient, shelf: _Shelf, wanted: set[str], tally: _Tally) -> None:
+    """Tag `current` of the runs that were there; the new ones have it."""
+    for fingerprint, (run,) in shelf.finished.items():
+        value = "true" if fingerprint in wanted else "false"
+        if run.data.tags.get(CURRENT) != value:
+            client.set_tag(run.info.run_id, CURRENT, value)
+            tally.retired += value == "false"
+
+
+def _write(client: MlflowClient, experiment: str, content: RunContent) -> None:
+    """One run, FINISHED at the very end."""
+    moment = _milliseconds(content.seconds)
+    tags = dict(content.tags) | {_PUBLISHER: f"{_machine()}@{int(time.time())}"}
+    run = client.create_run(experiment, start_time=moment, tags=tags, run_name=content.name).info.run_id
+    _log_numbers(client, run, content)
+    if content.dataset is not None:
+        client.log_inputs(run, [_dataset(*content.dataset)])
+    if content.files:
+        _log_files(client, run, content)
+    client.set_terminated(run, "FINISHED", end_time=moment)
+
+
+def _log_numbers(client: MlflowClient, run: str, content: RunContent) -> None:
+    from mlflow.entities import Param
+
+    params = [Param(name, value[:_PARAM_CHARACTERS]) for name, value in content.params.items()]
+    batches = list(_chunks(list(content.points), _POINTS_A_CALL)) or [[]]
+    for first, batch in enumerate(batches):
+        client.log_batch(run, metrics=[_metric(p) for p in batch], params=params[:_PARAMS_A_CALL] if not first else [])
+    for more in _chunks(params[_PARAMS_A_CALL:], _PARAMS_A_CALL):
+        client.log_batch(run, params=more)
+
+
+def _log_files(client: MlflowClient, run: str, content: RunContent) -> None:
+    with tempfile.TemporaryDirectory(prefix="ontogeny-") as folder:
+        for name, data in content.files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        client.log_artifacts(run, folder)
+
+
+def _metric(point: Point) -> Any:
+    from mlflow.entities import Metric
+
+    return Metric(point.name, float(point.value), _milliseconds(point.seconds), int(point.step))
+
+
+def _dataset(task: str, digest: str) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = f'{{"path": "data/tasks/{task}"}}'
+    dataset = Dataset(name=task, digest=digest[:_DIGEST_CHARACTERS], source_type="local", source=source)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "evaluation")])
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _machine() -> str:
+    return f"{uuid.getnode():012x}"
