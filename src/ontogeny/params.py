@@ -106,7 +106,7 @@ class CheckpointsParams(Section):
     """Tokens in a row; a row holds whole documents, and none attends to another."""
     batch: Annotated[int, Field(ge=1)] = 16
     """Rows in a step."""
-    steps: Annotated[int, Field(ge=1)] = 3000
+    steps: Annotated[int, Field(ge=1)] = 2048
     optimiser: Literal["adamw", "muon"] = "muon"
     """`muon`: Muon for the matrices inside the blocks, AdamW for the rest."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.004
@@ -129,9 +129,9 @@ class CheckpointsParams(Section):
     first_steps: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 8, 64)
     per_octave: Annotated[int, Field(ge=1)] = 4
     """Checkpoints an octave after `first_steps` ..."""
-    even_from: Fraction = 1.0
+    even_from: Fraction = 0.25
     """... until this share of the steps, when all tasks are learnt; then `even_count` checkpoints evenly to the end."""
-    even_count: Annotated[int, Field(ge=0)] = 0
+    even_count: Annotated[int, Field(ge=0)] = 10
     save_every: Annotated[int, Field(ge=1)] = 200
     """Steps between saves of the training state; in no result."""
 

@@ -88,6 +88,8 @@ def _lead(rng: random.Random, kind: str, sentence: str) -> str:
     if not lead:
         return sentence
     opener = sentence.split(" ", 1)[0]
+    if opener in ("Then", "Later"):
+        return sentence
     return lead + (sentence if opener in words.GENDER else sentence[0].lower() + sentence[1:])
 
 
