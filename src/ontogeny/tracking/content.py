@@ -21,7 +21,7 @@ import pandas as pd
 from ontogeny.core.results import CheckpointAnalysis, TaskAnalysis
 from ontogeny.params import Params
 from ontogeny.records import MemberRecord
-from ontogeny.series import Trajectory, measures
+from ontogeny.series import HEADLINE_SPLITS, Trajectory, measures
 
 CHECKPOINTS: Final = "checkpoints"
 TRAJECTORIES: Final = "trajectories"
@@ -34,9 +34,9 @@ EXPERIMENT_NOTES: Final = {
     CHECKPOINTS: (
         "**One run is one task at one training checkpoint of one model.**\n\n"
         "Filter, e.g. `tags.current = 'true' and tags.task = 'ioi' and tags.status = 'found'`; sort by the metric "
-        "`tokens`. Open a run: *Overview* has its numbers, *Artifacts* the circuit as a picture (`circuit/circuit.png`), "
-        "as a page (`circuit/circuit.html`), as a table (`circuit/edges.csv`) and as JSON that the EAP-IG library reads. "
-        "To see how a number moves during training, go to the experiment that ends in `/trajectories`."
+        "`tokens`. Open a run: *Overview* has its numbers, *Artifacts* the circuit as a picture "
+        "(`circuit/circuit.png`), as a page (`circuit/circuit.html`), as a table (`circuit/edges.csv`) and as JSON that "
+        "the EAP-IG library reads. To see how a number moves during training, go to the experiment that ends in `/trajectories`."
     ),
     TRAJECTORIES: (
         "**One run is one task followed through the training of one model.**\n\n"
@@ -85,9 +85,9 @@ class PlannedRun:
     build: Callable[[], RunContent]
 
 
-def no_bundle(job: str) -> bytes | None:  # noqa: ARG001
-    """No pictures."""
-    return None
+def unknown(job: str) -> None:
+    """Stands for a job cache that knows nothing of `job`."""
+    del job
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class Projection:
     """Sections of params.yaml by name, see `settings_of`."""
     now: float
     """Seconds since the epoch; stands for the moment of a job that `finished_at` does not know."""
-    finished_at: Callable[[str], float | None] = field(default=no_bundle)
+    finished_at: Callable[[str], float | None] = field(default=unknown)
     """Moment at which a job finished, by its fingerprint, or none."""
-    bundle: Callable[[str], bytes | None] = field(default=no_bundle)
+    bundle: Callable[[str], bytes | None] = field(default=unknown)
     """Pictures of a job (a zip archive, see figures.draw_bundle) by its fingerprint, or none."""
     commit: str | None = None
     """Of git."""
@@ -116,8 +116,9 @@ class Projection:
                 for task in analysis.tasks:
                     yield self._checkpoint(record, analysis, task)
         tasks = self.trajectory.table[self.trajectory.table["task"] != ""]
-        for (member, task), rows in tasks.groupby(["member", "task"], sort=False):
-            yield self._trajectory(str(member), str(task), rows)
+        for keys, rows in tasks.groupby(["member", "task"], sort=False):
+            member, task = (str(key) for key in keys)
+            yield self._trajectory(member, task, rows)
 
     def _checkpoint(self, record: MemberRecord, analysis: CheckpointAnalysis, task: str) -> PlannedRun:
         ref = analysis.ref
@@ -146,6 +147,7 @@ class Projection:
         if duplicate is not None:
             tags["duplicate_of"] = str(duplicate)
         graph = model.graph
+        sections = {name: self.settings[name] for name in _SECTIONS if name in self.settings}
         facts = {
             "layers": graph.n_layers,
             "heads": graph.n_heads,
@@ -157,9 +159,7 @@ class Projection:
         return RunContent(
             name=f"{ref.member} step {ref.step} {task}",
             tags=tags,
-            params=_flat(
-                {"model": facts, **{name: self.settings[name] for name in _SECTIONS if name in self.settings}}
-            ),
+            params=_flat({"model": facts, **sections}),
             points=_checkpoint_points(analysis, result, seconds),
             files=_checkpoint_files(result, self.bundle(job)),
             dataset=(task, result.dataset_digest),
@@ -283,13 +283,11 @@ def _curve_table(result: TaskAnalysis) -> str:
 
 def _checkpoint_note(analysis: CheckpointAnalysis, task: str) -> str:
     ref, result = analysis.ref, analysis.tasks[task]
-    circuit, split = result.circuit, "held_out" if "held_out" in result.behaviour else "discover"
+    circuit = result.circuit
     lines = [f"**{task}** by `{ref.member}` after {ref.step:,} steps ({ref.tokens:,} tokens)."]
-    if split in result.behaviour:
-        metric = result.behaviour[split].metric
-        lines.append(
-            f"On {split.replace('_', '-')} prompts the metric is {metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})."
-        )
+    for split in [s for s in HEADLINE_SPLITS if s in result.behaviour][:1]:
+        metric, prompts = result.behaviour[split].metric, split.replace("_", "-")
+        lines.append(f"On {prompts} prompts the metric is {metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f}).")
     if circuit.status == "found":
         lines.append(
             f"The smallest faithful circuit keeps {circuit.kept} of {analysis.model.graph.n_edges:,} edges. "

@@ -108,6 +108,8 @@ class Store:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         if self.database is not None:
             self.database.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -185,5 +187,3 @@ def _prepare_environment(server: bool) -> None:
         quiet |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
