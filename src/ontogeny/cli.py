@@ -65,10 +65,12 @@ def study(
     from ontogeny.execution.locks import held
     from ontogeny.stages import reproduce
     from ontogeny.stages.check import check_params
+    from ontogeny.tracking import open_store
 
     started = time.monotonic()
     chosen = _open(profile, params, prepare=True)
     check_params(chosen.params)
+    open_store(chosen.places.project, chosen.params.tracking.uri)
     if not chosen.places.is_profile and reproduce.differs_from_head(chosen.places.project, "params.yaml"):
         log.info("params.yaml differs from git's HEAD; `git checkout params.yaml` restores it.")
     with held(chosen.places.lock("study"), "ontogeny study"):
@@ -76,9 +78,9 @@ def study(
         if code != 0:
             typer.echo("ontogeny: the pipeline stopped, see above; what is done is kept.", err=True)
             raise typer.Exit(1)
-        unpublished = _publish(chosen)
+        published = _publish(chosen)
     complete = _summary(chosen, seconds=time.monotonic() - started)
-    raise typer.Exit(INCOMPLETE if unpublished or not complete else 0)
+    raise typer.Exit(0 if published and complete else INCOMPLETE)
 
 
 @app.command()
@@ -97,7 +99,7 @@ def stage(
 @app.command()
 def publish(profile: Profile = None) -> None:
     """Put all records of a study into MLflow; what is there already is left alone."""
-    if _publish(_open(profile)):
+    if not _publish(_open(profile)):
         raise typer.Exit(INCOMPLETE)
 
 
@@ -114,10 +116,10 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Open MLflow's user interface on this project's store."""
-    from ontogeny.execution.places import places_at
     from ontogeny.tracking import ui_command
 
-    command = ui_command(places_at(Path.cwd()).project, host=host, port=port)
+    study = _open(None)
+    command = ui_command(study.places.project, uri=study.params.tracking.uri, host=host, port=port)
     os.execvp(command[0], list(command))
 
 
@@ -144,10 +146,10 @@ def _open(profile: str | None, params: Path | None = None, *, prepare: bool = Fa
 
 
 def _publish(study: Study) -> bool:
-    """Publish; whether something remained unpublished."""
+    """Publish; whether everything is published now."""
     from ontogeny.stages.publish import publish_study
 
-    return publish_study(study)
+    return publish_study(study).complete
 
 
 def _summary(study: Study, seconds: float | None = None) -> bool:

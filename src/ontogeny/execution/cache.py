@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from ontogeny.core.errors import OntogenyError
-
-T = TypeVar("T")
 
 
 class JobCache:
@@ -36,8 +34,11 @@ class JobCache:
         data, tensors = pack(value)
         write_tensors(self.path(fingerprint), tensors, {"value": data, "finished_at": time.time()})
 
-    def load(self, kind: type[T], fingerprint: str) -> T | None:
-        """The result of a job, or none if it has not finished. A file that cannot be read is removed: not finished."""
+    def load(self, kind: Any, fingerprint: str) -> Any:
+        """The result of a job, a value of type `kind`, or None if it has not finished.
+
+        A file that cannot be read is removed: that job counts as not finished.
+        """
         from ontogeny.records import read_tensors, unpack
 
         if fingerprint not in self:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _TRIES = 2
+_SECONDS_TO_END = 5.0
 
 Report = Callable[[float, str], None]
 """How a job tells how far it is: the share done, 0 to 1, and a word on what it does."""
@@ -119,7 +120,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
-        with _environment(_ONE_THREAD):
+        with _environment(_ENVIRONMENT):
             self.process.start()
         theirs.close()
 
@@ -147,9 +148,12 @@ class _Worker:
         return attempt.index, Outcome(attempt.job, content[0])
 
     def end(self) -> None:
+        """An idle worker ends by itself when its pipe closes; one that is at work is stopped."""
+        self.pipe.close()
+        if self.attempt is None:
+            self.process.join(_SECONDS_TO_END)
         self.process.kill()
         self.process.join()
-        self.pipe.close()
 
 
 def _ready(workers: Sequence[_Worker]) -> list[_Worker]:
@@ -212,7 +216,7 @@ def _attempted(job: Job, report: Report) -> str | None:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment of processes started in this block: thread counts must be set before numpy is imported."""
+    """Environment of processes started in this block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

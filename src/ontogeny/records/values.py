@@ -10,11 +10,10 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
-T = TypeVar("T")
 _INFINITIES = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
@@ -24,10 +23,9 @@ def pack(value: object) -> tuple[Any, dict[str, Tensor]]:
     return _encode(value, "value", tensors), tensors
 
 
-def unpack(kind: type[T], data: Any, tensors: Mapping[str, Tensor]) -> T:
-    """Inverse of `pack` for a value of type `kind`."""
-    value: T = _decode(kind, data, tensors)
-    return value
+def unpack(kind: Any, data: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Inverse of `pack` for a value of type `kind`, a class or an annotation such as ``Estimate | None``."""
+    return _decode(kind, data, tensors)
 
 
 def _encode(value: object, place: str, tensors: dict[str, Tensor]) -> Any:

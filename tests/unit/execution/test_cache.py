@@ -52,7 +52,7 @@ def test_tensors_survive(tmp_path: Path) -> None:
     cache = JobCache(tmp_path)
     values = torch.arange(6.0).view(2, 3) > 2
     cache.store("abc", (values, values.float()))
-    back = cache.load(tuple[torch.Tensor, torch.Tensor], "abc")  # type: ignore[arg-type]
+    back = cache.load(tuple[torch.Tensor, torch.Tensor], "abc")
     assert back is not None
     assert torch.equal(back[0], values)
     assert torch.equal(back[1], values.float())

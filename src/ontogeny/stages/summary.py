@@ -1,0 +1,161 @@
+"""What a study found, as tables on a terminal."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ontogeny.records import MemberRecord, read_json, unpack
+from ontogeny.stages.analyse import EXAMINATION
+from ontogeny.stages.learning import verdicts
+from ontogeny.stages.reproduce import timings
+from ontogeny.stages.study import Study
+from ontogeny.stages.trajectory import read_records
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
+    from ontogeny.execution.examination import Examination
+
+
+def print_summary(study: Study, seconds: float | None = None) -> bool:
+    """Print everything; whether no job failed.
+
+    Args:
+        study: a study that has been run.
+        seconds: wall time of the whole run, if it was one.
+    """
+    import pandas as pd
+    from rich.console import Console
+
+    console = Console() if sys.stdout.isatty() else Console(width=150)
+    records = read_records(study)
+    exams = {record.member: read_examination(study, record.member) for record in records}
+    console.print(main_table(pd.read_parquet(study.trajectories / "summary.parquet")))
+    console.print(learning_table(records, exams))
+    console.print(probe_table(exams))
+    if seconds is not None:
+        console.print(timing_table(study, seconds))
+    failures = study.read_failures()
+    for failure in failures:
+        where = failure.member if failure.step is None else f"{failure.member} step {failure.step}"
+        console.print(f"[bold]failed[/bold] {where}: {failure.reason}", highlight=False)
+    _where(console, study)
+    return not failures
+
+
+def read_examination(study: Study, member: str) -> Examination | None:
+    """The member's examination; none where its last checkpoint failed."""
+    from ontogeny.execution.examination import Examination
+
+    path = study.analyses(member) / EXAMINATION
+    return unpack(Examination, read_json(path), {}) if path.exists() else None
+
+
+def main_table(summary: pd.DataFrame) -> Table:
+    """Model x task: final metric, onset, circuit, faithfulness, status."""
+    table = _table("The study", "member", "parameters", "task", "metric", "95 % interval", "accuracy", "onset step")
+    for name in ("asked", "kept", "of all", "faithfulness", "status"):
+        table.add_column(name, justify="left" if name == "status" else "right")
+    previous = None
+    for row in summary.to_dict("records"):
+        if previous not in (None, row["member"]):
+            table.add_section()
+        previous = row["member"]
+        table.add_row(
+            str(row["member"]),
+            f"{int(row['parameters']):,}",
+            str(row["task"]),
+            number(row["metric"]),
+            f"{number(row['metric_low'])} to {number(row['metric_high'])}",
+            number(row["accuracy"]),
+            whole(row["onset_step"]) if row["onset"] == "found" else str(row["onset"]),
+            whole(row["edges_asked"]),
+            whole(row["edges_kept"]),
+            percent(row["edges_share"]),
+            number(row["faithfulness_held_out"]),
+            str(row["status"]),
+        )
+    return table
+
+
+def learning_table(records: Sequence[MemberRecord], exams: dict[str, Examination | None]) -> Table:
+    """Member x task: does it reach the thresholds of `ontogeny.stages.learning`?"""
+    table = _table("Learnt? Held-out prompts, end of training", "member", "task")
+    table.add_column("learnt")
+    table.add_column("measured (threshold)")
+    for record in records:
+        if not record.analyses:
+            continue
+        last, exam = record.analyses[-1], exams[record.member]
+        for task, result in last.tasks.items():
+            blind = exam.blind.get(task, math.nan) if exam is not None else math.nan
+            found = verdicts(task, result.behaviour["held_out"], blind)
+            if found:
+                passed = all(verdict.passed for verdict in found)
+                table.add_row(record.member, task, "yes" if passed else "no", ", ".join(map(str, found)))
+        table.add_section()
+    return table
+
+
+def probe_table(exams: dict[str, Examination | None]) -> Table:
+    """Member x probe set: how IOI is solved (METHODS 11.2)."""
+    table = _table("Probe sets of IOI", "member", "probe", "accuracy", "p(IO)", "p(S)", "p(bystander)")
+    for member, exam in exams.items():
+        for name, result in (exam.probes if exam is not None else {}).items():
+            shares = (result.accuracy, result.io, result.s, result.bystander)
+            table.add_row(member, name, *("" if share is None else number(share) for share in shares))
+        table.add_section()
+    return table
+
+
+def timing_table(study: Study, seconds: float) -> Table:
+    """Wall time by stage; the rest is start-up, DVC's own work and publishing."""
+    table = _table("Wall time", "stage", "runs", "minutes")
+    spent: dict[str, list[float]] = defaultdict(list)
+    for timing in timings(study):
+        spent[timing.stage].append(timing.seconds)
+    for stage, each in spent.items():
+        table.add_row(stage, str(len(each)), f"{sum(each) / 60:.2f}")
+    table.add_row("everything else", "", f"{(seconds - sum(map(sum, spent.values()))) / 60:.2f}")
+    table.add_row("all", "", f"{seconds / 60:.2f}")
+    return table
+
+
+def number(value: Any) -> str:
+    """Two decimals; a dash where there is no number."""
+    return "-" if value is None or value != value else f"{value:.2f}"
+
+
+def whole(value: Any) -> str:
+    """A whole number; a dash where there is none."""
+    return "-" if value is None or value != value else f"{int(value):,}"
+
+
+def percent(share: Any) -> str:
+    """A share in per cent."""
+    return "-" if share is None or share != share else f"{100 * share:.1f} %"
+
+
+def _where(console: Console, study: Study) -> None:
+    """Where to look next."""
+    here = Path(os.path.relpath(study.figures, Path.cwd()))
+    console.print(f"Pictures: {here}/   tables: {here.parent / 'trajectories'}/", highlight=False)
+    console.print("MLflow:   make ui   (or: ontogeny ui), then http://127.0.0.1:5000", highlight=False)
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("member", "task", "probe", "stage") else "right")
+    return table

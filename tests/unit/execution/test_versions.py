@@ -1,0 +1,88 @@
+"""A change of an analysis' sources needs a decision: other numbers (raise its version) or not (accept the sources).
+
+`versions.json` holds, for each analysis, its version and a hash of the sources that it is made of, without comments,
+docstrings and layout. After a change run this file as a script: it refuses to accept changed sources under an old
+version unless told `--same-numbers`.
+"""
+
+import ast
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ontogeny.execution.analyses import versions
+
+SOURCES = Path(__file__).parents[3] / "src" / "ontogeny"
+ACCEPTED = Path(__file__).with_name("versions.json")
+MADE_OF = {
+    "training": ("models/ladder.py",),
+    "behaviour": ("core/behaviour.py", "core/bootstrap.py", "core/pairs.py", "models/forward.py", "models/weights.py"),
+    "scores": ("attribution", "core/graph.py"),
+    "circuit": ("analysis.py", "patching", "core/circuit.py", "core/faithfulness.py"),
+    "examination": ("execution/examination.py", "tasks/probes.py"),
+}
+
+
+def essence(source: str) -> str:
+    """The program without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [line for line in body if not is_text(line)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def sources_hash(analysis: str) -> str:
+    digest = hashlib.sha256()
+    for name in MADE_OF[analysis]:
+        place = SOURCES / name
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(f"{file.relative_to(SOURCES)}\n{essence(file.read_text(encoding='utf-8'))}\n".encode())
+    return digest.hexdigest()
+
+
+def now() -> dict[str, dict[str, object]]:
+    return {name: {"version": version, "sources": sources_hash(name)} for name, version in versions().items()}
+
+
+def test_every_analysis_says_what_it_is_made_of() -> None:
+    assert set(MADE_OF) == set(versions())
+    assert [name for names in MADE_OF.values() for name in names if not (SOURCES / name).exists()] == []
+
+
+@pytest.mark.parametrize("analysis", versions())
+def test_changed_sources_were_decided_on(analysis: str) -> None:
+    accepted = json.loads(ACCEPTED.read_text())[analysis]
+    assert now()[analysis] == accepted, (
+        f"The sources of {analysis!r} changed. If it now gives other numbers, raise its version (analysis.py or "
+        f"execution/fingerprints.py) and run `python {Path(__file__).name}`; if not, run it with --same-numbers."
+    )
+
+
+def test_only_the_program_counts() -> None:
+    plain = "def f(x):\n    return x + 1\n"
+    assert essence('"""Doc."""\n# why\ndef f(x):\n    """Doc."""\n    return (x +\n        1)\n') == essence(plain)
+    assert essence(plain.replace("1", "2")) != essence(plain)
+
+
+def accept(same_numbers: bool) -> None:
+    """Write versions.json."""
+    before = json.loads(ACCEPTED.read_text()) if ACCEPTED.exists() else {}
+    after = now()
+    for name, entry in after.items():
+        old = before.get(name, entry)
+        if old["sources"] != entry["sources"] and old["version"] == entry["version"] and not same_numbers:
+            sys.exit(f"{name}: sources changed under version {entry['version']}: raise it, or say --same-numbers.")
+    ACCEPTED.write_text(json.dumps(after, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    accept(same_numbers="--same-numbers" in sys.argv[1:])
