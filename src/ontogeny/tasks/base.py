@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.pairs import SPLITS, Metric, PromptPair, Split, TaskDataset, Tokenizer, tokenize
@@ -31,7 +31,7 @@ class Task:
     draw: Draw
     """``draw(tokenizer, count, rng, corruption)``: `count` pairs with distinct clean prompts, balanced in order so
     that any long run of them is balanced too, or `ImpossibleRequest`."""
-    subsets: Mapping[str, Callable[[Tokenizer, random.Random, str], Sequence[PromptPair]]]
+    subsets: Mapping[str, Callable[[Tokenizer, random.Random, str], Sequence[PromptPair]]] = field(default_factory=dict)
     """Named fixed sets with a `discover` split only, e.g. the paper's 100 pronoun prompts."""
 
     def generate(

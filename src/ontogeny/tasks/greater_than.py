@@ -27,14 +27,13 @@ def event_held_out(event: str, century: str) -> bool:
 
 
 def usable_years(century: str, tokenizer: Tokenizer) -> frozenset[int]:
-    """Years that are the century's token and a token of two digits; empty if 01 is not among them.
+    """Years that are the century's token and a token of two digits, without the first and the last such year.
 
-    The first and the last are dropped (METHODS 2.3), and centuries with fewer than 20 years.
+    Empty if fewer than 20 are left (METHODS 2.3), or if the corrupted start, 01, is no such year.
     """
     valid = [year for year in range(100) if splits_in_two(century, year, tokenizer)]
-    if len(valid) < LEAST_YEARS or CORRUPTED_START not in valid:
-        return frozenset()
-    return frozenset(valid[1:-1])
+    years = frozenset(valid[1:-1])
+    return years if len(years) >= LEAST_YEARS and CORRUPTED_START in valid else frozenset()
 
 
 def splits_in_two(century: str, year: int, tokenizer: Tokenizer) -> bool:
@@ -80,4 +79,4 @@ def pair(event: str, century: str, start: int) -> PromptPair:
     )
 
 
-GREATER_THAN = register(Task("greater_than", "prob_diff", 200, ("start_01",), draw, {}))
+GREATER_THAN = register(Task("greater_than", "prob_diff", 200, ("start_01",), draw))

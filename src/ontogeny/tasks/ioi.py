@@ -68,4 +68,4 @@ def pair(order: int, frame: int, io: str, s: str, third: str, rng: random.Random
     )
 
 
-IOI = register(Task("ioi", "logit_diff", 70, ("s2_io", "abc"), draw, {}))
+IOI = register(Task("ioi", "logit_diff", 70, ("s2_io", "abc"), draw))

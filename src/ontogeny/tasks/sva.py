@@ -139,4 +139,4 @@ def pair(
     )
 
 
-SVA = register(Task("sva", "prob_diff", 200, ("other_number",), draw, {}))
+SVA = register(Task("sva", "prob_diff", 200, ("other_number",), draw))
