@@ -27,7 +27,8 @@ from ontogeny.execution.locks import held
 
 log = logging.getLogger(__name__)
 
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+"""Of a worker: one thread (these count when numpy is imported), and no bars of other libraries."""
 _TRIES = 2
 _SECONDS_TO_END = 5.0
 
