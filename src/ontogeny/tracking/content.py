@@ -35,8 +35,9 @@ EXPERIMENT_NOTES: Final = {
         "**One run is one task at one training checkpoint of one model.**\n\n"
         "Filter, e.g. `tags.current = 'true' and tags.task = 'ioi' and tags.status = 'found'`; sort by the metric "
         "`tokens`. Open a run: *Overview* has its numbers, *Artifacts* the circuit as a picture "
-        "(`circuit/circuit.png`), as a page (`circuit/circuit.html`), as a table (`circuit/edges.csv`) and as JSON that "
-        "the EAP-IG library reads. To see how a number moves during training, go to the experiment that ends in `/trajectories`."
+        "(`circuit/circuit.png`), as a page (`circuit/circuit.html`), as a table (`circuit/edges.csv`) and as JSON "
+        "that the EAP-IG library reads. To see how a number moves during training, go to the experiment that ends "
+        "in `/trajectories`."
     ),
     TRAJECTORIES: (
         "**One run is one task followed through the training of one model.**\n\n"

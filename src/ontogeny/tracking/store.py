@@ -6,10 +6,11 @@ import hashlib
 import logging
 import os
 import socket
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -112,6 +113,7 @@ class Store:
             logging.getLogger(name).setLevel(logging.WARNING)
         if self.database is not None:
             self.database.parent.mkdir(parents=True, exist_ok=True)
+            _write_ahead()
         try:
             client = MlflowClient(tracking_uri=self.uri)
             client.search_experiments(max_results=1)
@@ -178,6 +180,27 @@ def ui_command(project: Path, *, uri: str | None = None, host: str = "127.0.0.1"
     if store.database is not None:
         command += ["--default-artifact-root", (store.database.parent / "artifacts").as_uri()]
     return [*command, "--workers", "1", "--host", host, "--port", str(port)]
+
+
+def _write_ahead() -> None:
+    """From now on this process opens SQLite files with a write-ahead log.
+
+    MLflow commits about eight times a run, and in SQLite's default mode each commit waits for the disk twice or more:
+    half of the time of publishing. With the log a power cut can lose the last commits, which the next publish writes
+    again, and never the file; readers (the UI) are not blocked meanwhile.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    if not event.contains(Engine, "connect", _set_pragmas):
+        event.listen(Engine, "connect", _set_pragmas)
+
+
+def _set_pragmas(connection: object, _record: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        with suppress(sqlite3.OperationalError):  # A reader is busy: slower, and right all the same.
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _prepare_environment(server: bool) -> None:
