@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,6 +97,8 @@ def run_jobs(jobs: Sequence[Job], n_jobs: int | None, progress: Progress) -> lis
                     outcomes[outcome[0]] = outcome[1]
                     progress.finish(outcome[1])
     finally:
+        for worker in workers:
+            worker.pipe.close()
         for worker in workers:
             worker.end()
     return [outcomes[index] for index in range(len(jobs))]
@@ -184,6 +187,7 @@ def _work(pipe: Connection, parent: int) -> None:
     """Main function of a worker process."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Finalize(None, os._exit, (0,), exitpriority=-100)  # Last of all: unloading torch takes a second.
     import torch
 
     torch.set_num_threads(1)
@@ -194,7 +198,7 @@ def _work(pipe: Connection, parent: int) -> None:
     while True:
         try:
             job: Job = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         pipe.send(("done", _attempted(job, report)))
 
