@@ -1,0 +1,149 @@
+"""Edge scores against autograd on a second implementation, finite differences, and their invariances."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ontogeny.attribution import METHODS, score_edges
+from ontogeny.attribution.base import score_edges_by_example
+from ontogeny.attribution.eap_ig import path_points
+from ontogeny.core.errors import ImpossibleRequest
+from ontogeny.core.pairs import Metric
+from ontogeny.params import AttributionParams
+from support.engine import naive_circuit, naive_scores, neox_model, neox_subject, random_batch
+
+POINTS = {
+    "eap": (AttributionParams(method="eap"), [1.0]),
+    "right": (AttributionParams(rule="right", steps=4), [0.25, 0.5, 0.75, 1.0]),
+    "left": (AttributionParams(rule="left", steps=4), [0.0, 0.25, 0.5, 0.75]),
+    "midpoint": (AttributionParams(rule="midpoint", steps=2), [0.25, 0.75]),
+    "clean_corrupted": (AttributionParams(method="clean_corrupted"), [1.0, 0.0]),
+}
+
+
+@pytest.mark.parametrize("metric", ["logit_diff", "prob_diff"])
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize("kind", POINTS)
+def test_scores_are_autograds(kind: str, parallel: bool, metric: Metric):
+    settings, alphas = POINTS[kind]
+    batch = random_batch(metric=metric, answers=6, padded=True, tokens=8)
+    expected = naive_scores(neox_model(parallel=parallel), batch, alphas)
+    scores = score_edges(neox_subject(parallel=parallel), batch, settings)
+    assert scores.values.abs().max() > 1e-3
+    torch.testing.assert_close(scores.values, expected.mean(0), atol=1e-12, rtol=0)
+    one_by_one = score_edges_by_example(neox_subject(parallel=parallel), batch, settings)
+    torch.testing.assert_close(one_by_one, expected, atol=1e-12, rtol=0)
+
+
+def test_the_rules_differ():
+    batch = random_batch()
+    right, left, middle = (
+        score_edges(neox_subject(), batch, AttributionParams(rule=rule)).values  # type: ignore[arg-type]
+        for rule in ("right", "left", "midpoint")
+    )
+    assert (right - left).abs().max() > 1e-3
+    assert (right - middle).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_exact_is_the_metric_lost_without_the_edge(parallel: bool):
+    model, subject, batch = neox_model(parallel=parallel), neox_subject(parallel=parallel), random_batch(pairs=3)
+    scores = score_edges(subject, batch, AttributionParams(method="exact"))
+    edges = subject.graph.real_edges
+    whole = naive_circuit(model, batch, edges)
+    for writer, reader in edges.nonzero().tolist()[::9]:
+        without = edges.clone()
+        without[writer, reader] = False
+        lost = float((whole - naive_circuit(model, batch, without)).mean())
+        assert float(scores.values[writer, reader]) == pytest.approx(lost, abs=1e-12)
+    assert scores.values.abs().max() > 1e-2
+
+
+def test_eap_is_the_slope_of_exact():
+    """Where clean and corrupted nearly agree, first-order scores are exact up to second order."""
+    subject = neox_subject()
+    embed = subject.weights.embed.clone()
+    embed[20:22] = embed[[3, 9]] + 1e-5 * embed[20:22]
+    close = replace(subject, weights=replace(subject.weights, embed=embed))
+    clean = torch.arange(1, 13).view(2, 6)
+    corrupted = clean.clone()
+    corrupted[:, 2] = torch.tensor([20, 21])
+    batch = replace(random_batch(pairs=2, tokens=6), clean=clean, corrupted=corrupted)
+    eap = score_edges(close, batch, AttributionParams(method="eap")).values
+    exact = score_edges(close, batch, AttributionParams(method="exact")).values
+    assert exact.abs().max() > 1e-7
+    torch.testing.assert_close(eap, exact, atol=1e-4 * float(exact.abs().max()), rtol=0)
+
+
+def test_the_inputs_row_is_complete_as_m_grows():
+    """The path integral over the embedding: all of the metric's change passes through the writer `input`."""
+    subject, batch = neox_subject(), random_batch()
+    change = (subject.logits(batch.clean, batch.lengths) - subject.logits(batch.corrupted, batch.lengths)).gather(
+        1, batch.answer_ids
+    )
+    change = float((change * batch.answer_weights).sum(1).mean())
+
+    def row(steps: int) -> float:
+        return float(score_edges(subject, batch, AttributionParams(rule="midpoint", steps=steps)).values[0].sum())
+
+    assert abs(change) > 0.05
+    assert abs(row(64) - change) < 2e-3 * abs(change)
+    assert abs(row(1) - change) > 10 * abs(row(64) - change)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_scores_depend_neither_on_batch_size_nor_on_order(method: str):
+    subject, batch = neox_subject(), random_batch(padded=True, tokens=8)
+    settings = AttributionParams(method=method)  # type: ignore[arg-type]
+    once = score_edges(subject, batch, settings).values
+    shuffled = score_edges(subject, batch.take(torch.tensor([3, 0, 4, 2, 1])), settings, batch_pairs=2).values
+    assert once.abs().max() > 1e-3
+    torch.testing.assert_close(shuffled, once, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_mean_over_examples_is_the_score(method: str):
+    subject, batch = neox_subject(), random_batch()
+    settings = AttributionParams(method=method)  # type: ignore[arg-type]
+    by_example = score_edges_by_example(subject, batch, settings, batch_pairs=3)
+    assert by_example.shape == (5, subject.graph.n_writers, subject.graph.n_readers)
+    torch.testing.assert_close(by_example.mean(0), score_edges(subject, batch, settings).values, atol=1e-13, rtol=0)
+
+
+def test_there_is_nothing_where_there_is_no_edge():
+    for method in METHODS:
+        scores = score_edges(neox_subject(), random_batch(), AttributionParams(method=method))  # type: ignore[arg-type]
+        assert (scores.values[~scores.graph.real_edges] == 0).all()
+        assert (scores.values[scores.graph.real_edges] != 0).float().mean() > 0.5
+
+
+def test_equal_prompts_score_zero():
+    batch = random_batch()
+    same = type(batch)(batch.clean, batch.clean, batch.lengths, batch.answer_ids, batch.answer_weights, batch.metric)
+    assert (score_edges(neox_subject(), same, AttributionParams()).values == 0).all()
+
+
+def test_float32_agrees_with_float64():
+    batch = random_batch()
+    single = score_edges(neox_subject(double=False), batch, AttributionParams())
+    double = score_edges(neox_subject(), batch, AttributionParams())
+    assert single.values.dtype == torch.float32
+    assert double.values.dtype == torch.float64
+    torch.testing.assert_close(single.values.double(), double.values, atol=1e-5, rtol=0)
+
+
+def test_labels_say_what_was_done():
+    labels = {name: method.label(AttributionParams(rule="midpoint", steps=7)) for name, method in METHODS.items()}
+    assert labels["eap_ig"] == "eap_ig-midpoint-7"
+    assert labels["eap"] == "eap"
+    assert len(set(labels.values())) == len(METHODS)
+
+
+def test_impossible_paths_are_refused():
+    with pytest.raises(ImpossibleRequest, match="choose one of right, left, midpoint"):
+        path_points("sideways", 5)
+    with pytest.raises(ImpossibleRequest, match="at least 1 step"):
+        path_points("right", 0)

@@ -1,0 +1,153 @@
+"""Loading, the checks on load, and logits against the stock Hugging Face forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ontogeny.core.errors import BadCheckpoint, UnsupportedModel
+from ontogeny.core.graph import GraphSpec
+from ontogeny.models.forward import embed, plan_runs, right_align, run
+from ontogeny.models.subject import align_pairs, check_subject, load_subject, pairs_within, subject_of
+from support.engine import NaiveNeoX, neox_model, neox_subject, random_batch, see_all
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize(("double", "tolerance"), [(True, 1e-6), (False, 1e-4)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_logits_are_those_of_hugging_face(parallel: bool, double: bool, tolerance: float, padded: bool):
+    options = {"parallel": parallel, "double": double, "layers": 3}
+    batch = random_batch(padded=padded)
+    ours = neox_subject(**options).logits(batch.clean, batch.lengths)
+    theirs = torch.stack(
+        [neox_model(**options)(row[None, :n]).logits[0, -1] for row, n in zip(batch.clean, batch.lengths)]
+    )
+    assert theirs.std() > 0.5
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_logits_are_those_of_float64_throughout(parallel: bool):
+    batch = random_batch()
+    naive = NaiveNeoX(neox_model(parallel=parallel))
+    theirs = torch.stack([naive.run(naive.embed(row), see_all)[1][-1] for row in batch.clean])
+    ours = neox_subject(parallel=parallel).logits(batch.clean, batch.lengths)
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+
+def test_a_shared_prefix_changes_nothing():
+    subject, batch = neox_subject(), random_batch(padded=True, first=3, tokens=9)
+    aligned, positions, padding = right_align(batch.clean, batch.lengths)
+    whole = run(
+        subject.weights, embed(subject.weights, aligned), plan_runs(subject.weights, aligned, positions, padding)
+    )
+    pairs = align_pairs(subject, batch)
+    assert 0 < pairs.plan.layout.start < 9
+    late = run(subject.weights, embed(subject.weights, pairs.clean), pairs.plan)
+    torch.testing.assert_close(late.final, whole.final, atol=1e-12, rtol=0)
+
+
+def test_right_align_on_paper():
+    tokens, positions, padding = right_align(torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([3, 2]))
+    assert tokens.tolist() == [[5, 6, 7], [0, 8, 9]]
+    assert positions.tolist() == [[0, 1, 2], [0, 0, 1]]
+    assert padding.tolist() == [0, 1]
+
+
+def test_facts_and_graph():
+    subject = neox_subject(layers=2, heads=3, parallel=False)
+    assert subject.graph == GraphSpec(2, 3, parallel=False)
+    assert subject.facts.d_model == 24
+    assert subject.facts.d_head == 8
+    assert subject.parameters == sum(p.numel() for p in neox_model(layers=2, heads=3, parallel=False).parameters())
+
+
+def test_nothing_needs_a_gradient():
+    subject = neox_subject()
+    tensors = [t for block in subject.weights.blocks for t in vars(block).values()]
+    assert not any(t.requires_grad for t in [subject.weights.embed, subject.weights.unembed, *tensors])
+
+
+def test_batches_are_cut_to_the_budget():
+    subject, batch = neox_subject(), random_batch(pairs=6)
+    one = 1.5 * subject.graph.n_writers * 7 * 24 * 8
+    assert pairs_within(subject, batch, int(3.2 * one)) == 3
+    assert pairs_within(subject, batch, 1) == 1
+    assert pairs_within(subject, batch) == 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    neox_model(double=False).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_round_trips(folder: Path):
+    batch = random_batch()
+    loaded = load_subject(folder)
+    assert loaded.dtype == torch.float32
+    assert loaded.tokenizer is None
+    assert torch.equal(
+        loaded.logits(batch.clean, batch.lengths), neox_subject(double=False).logits(batch.clean, batch.lengths)
+    )
+
+
+def test_truncated_weights_name_their_file(folder: Path):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(BadCheckpoint, match=r"model\.safetensors.*truncated"):
+        load_subject(folder)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_name_their_file(folder: Path, bad: float):
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    weights["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"][0, 0] = bad
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(BadCheckpoint, match=r"model\.safetensors: 1 of .*dense_h_to_4h\.weight are not finite"):
+        load_subject(folder)
+
+
+def test_a_folder_that_is_none(tmp_path: Path):
+    with pytest.raises(BadCheckpoint, match=r"config\.json does not exist"):
+        load_subject(tmp_path / "nowhere")
+
+
+def test_an_unknown_family_is_refused():
+    from transformers import BloomConfig, BloomForCausalLM
+
+    model = BloomForCausalLM(BloomConfig(vocab_size=20, hidden_size=8, n_layer=1, n_head=2))
+    with pytest.raises(UnsupportedModel, match="'bloom' are not described yet"):
+        subject_of(model)
+
+
+def test_a_block_that_is_not_as_described_is_refused():
+    """A model that does something the description does not know of: here one that scales its attention's output."""
+    model = neox_model()
+    subject = subject_of(model)
+
+    def twice(_: Any, __: Any, output: Any) -> Any:
+        return output * 2
+
+    hook = model.gpt_neox.layers[0].mlp.register_forward_hook(twice)
+    try:
+        with pytest.raises(
+            UnsupportedModel, match="block 1 is not the sum of the writers before it: largest difference"
+        ):
+            check_subject(subject, model)
+    finally:
+        hook.remove()
+    check_subject(subject, model)
+
+
+def test_other_logits_are_refused():
+    subject = neox_subject()
+    wrong = replace(subject, weights=replace(subject.weights, unembed=subject.weights.unembed * 1.01))
+    with pytest.raises(UnsupportedModel, match="the logits differ"):
+        check_subject(wrong, neox_model())
