@@ -30,7 +30,9 @@ class Story:
     """The mentions of a document that ends in a giving clause (METHODS 11.2).
 
     Letters stand for people: I is the one that the last name may be, S, T and U are named twice or more, B is a
-    bystander named once who may be it too, C a fresh giver. `scenes` introduce people, `giver` opens the last clause.
+    bystander named once who may be it too, C a giver who was not there before. `scenes` introduce people; in a scene
+    "+" means that one person meets the other, in that order, without it the people are named in random order. `giver`
+    opens the last clause; if it is empty, who meets in the last scene gives.
     """
 
     scenes: tuple[str, ...]
@@ -41,26 +43,32 @@ class Story:
     def answers(self) -> str:
         """People named exactly once before the end, the giver left out."""
         everyone = ("".join(self.scenes) + self.giver).replace("+", "")
-        return "".join(who for who in sorted(set(everyone)) if everyone.count(who) == 1 and who not in self.giver)
+        givers = self.giver or self.scenes[-1].split("+")[0]
+        return "".join(who for who in sorted(set(everyone)) if everyone.count(who) == 1 and who not in givers)
 
 
-# In a scene "+" means one person meets the other, in that order; without it the people are named in random order.
 STORIES = (
-    Story(("IS",), "S", 7.0),
-    Story(("SI", "S"), "S", 1.0),
-    Story(("S", "S+I"), "", 8.0),
-    Story(("S", "S", "S+I"), "", 1.5),
-    Story(("ST", "S+T", "S+I"), "", 3.0),
+    Story(("IS",), "S", 6.0),
+    Story(("SI", "S"), "S", 0.5),
+    Story(("SI", "S"), "C", 1.5),
+    Story(("IS", "C+S"), "", 2.5),
+    Story(("S", "S+I"), "", 5.0),
+    Story(("S", "S", "S+I"), "", 1.0),
+    Story(("S", "S+I"), "C", 1.5),
+    Story(("ST", "S+T", "S+I"), "", 2.5),
+    Story(("ST", "S+T", "C+I"), "", 1.5),
     Story(("ST", "S+I"), "T", 1.0),
-    Story(("IST",), "ST", 3.5),
+    Story(("IST",), "ST", 3.0),
     Story(("IST", "S+T"), "", 1.5),
+    Story(("IST", "S+T"), "C", 1.5),
     Story(("IST", "S"), "T", 1.0),
-    Story(("ISTU",), "STU", 0.75),
-    Story(("ISTU", "S+T"), "U", 0.75),
+    Story(("ISTU",), "STU", 1.5),
+    Story(("ISTU", "S+T"), "U", 1.5),
     Story(("IS", "S+B"), "", 1.5),
     Story(("IB",), "C", 1.0),
 )
-"""In two of five the nearest name is the answer, in most others it is named twice."""
+"""In a third the nearest name is the answer; where it is not, it may be the giver or another who is named twice, so
+that neither the nearest name nor the giver is what has to be left out."""
 _STORY_WEIGHTS = [story.weight for story in STORIES]
 
 GROUP_SCENES = (
@@ -72,7 +80,7 @@ ONE_SCENES = (
     ("When", "went to the {place}", ","), ("While", "was at the {place}", ","), ("Then", "went to the {place}", "."),
     ("Later", "was at the {place}", "."), ("After", "had a {object}", ","), ("Then", "had a {object}", "."),
 )  # fmt: skip
-LATER_SCENES = ("{who} was tired.", "{who} had a {object}.", "{who} was late.", "Later {who} was at the {place}.")
+LATER_SCENES = ("{who} was tired.", "{who} had a {object}.", "{who} was late.", "{who} was there.")
 MEETINGS = ("saw", "met", "called", "found")
 BYSTANDER_MEETINGS = ("saw", "met", "found")
 """The probe set with a bystander says "called"."""
