@@ -28,6 +28,7 @@ from ontogeny.core.faithfulness import (
     search_sizes,
     verdict_after_search,
     verdict_before_search,
+    verdict_on_behaviour,
 )
 from ontogeny.core.pairs import PairBatch, Split, TaskDataset, tokenize
 from ontogeny.core.results import (
@@ -60,7 +61,7 @@ class Analysis:
 
 
 BEHAVIOUR = Analysis("behaviour", "1", ("behaviour",), ())
-SCORES = Analysis("scores", "1", ("attribution", "search"), ("behaviour",))
+SCORES = Analysis("scores", "1", ("attribution",), ("behaviour",))
 CIRCUIT = Analysis("circuit", "1", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""
 ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT)
@@ -111,8 +112,7 @@ def analyse_scores(
     subject: Subject, batches: Batches, behaviour: Mapping[Split, Behaviour], settings: AnalyseParams
 ) -> EdgeScores | None:
     """Edge scores on `discover`; None where the task is not learnt (METHODS 4.5) or they are not finite."""
-    before = verdict_before_search(behaviour["discover"], settings.search)
-    if before is not None and before.status != "trivial":
+    if verdict_on_behaviour(behaviour["discover"]) is not None:
         return None
     scores = score_edges(subject, batches["discover"], settings.attribution)
     return scores if scores.finite else None

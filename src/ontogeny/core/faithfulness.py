@@ -235,10 +235,10 @@ class Verdict:
     reason: str
 
 
-def verdict_before_search(behaviour: Behaviour, settings: SearchSettings) -> Verdict | None:
-    """Whether there is anything to search (METHODS 4.5); None: there is."""
-    m, difference, corrupted = behaviour.metric, behaviour.difference, behaviour.corrupted
-    if not all(math.isfinite(e.value) for e in (m, difference, corrupted)):
+def verdict_on_behaviour(behaviour: Behaviour) -> Verdict | None:
+    """Whether the task is learnt (METHODS 4.5); None: it is. Depends on no setting but the bootstrap's."""
+    m, difference = behaviour.metric, behaviour.difference
+    if not all(math.isfinite(e.value) for e in (m, difference, behaviour.corrupted)):
         return Verdict("nan", "The model's metric is not finite.")
     if m.low <= 0:
         return Verdict("not_learned", f"The metric's interval reaches down to {m.low:.4g}: not above 0.")
@@ -246,6 +246,15 @@ def verdict_before_search(behaviour: Behaviour, settings: SearchSettings) -> Ver
         return Verdict(
             "not_learned", f"Clean minus corrupted reaches down to {difference.low:.4g}: not above 0 (paired interval)."
         )
+    return None
+
+
+def verdict_before_search(behaviour: Behaviour, settings: SearchSettings) -> Verdict | None:
+    """Whether there is anything to search (METHODS 4.5); None: there is."""
+    unlearnt = verdict_on_behaviour(behaviour)
+    if unlearnt is not None:
+        return unlearnt
+    m, corrupted = behaviour.metric, behaviour.corrupted
     if settings.faithfulness == "raw" and corrupted.value >= settings.threshold * m.value:
         return Verdict(
             "trivial",

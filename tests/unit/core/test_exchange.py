@@ -53,5 +53,5 @@ def test_files_that_are_none():
         from_eap_ig({key: data[key] for key in ("cfg", "edges")})
     with pytest.raises(OntogenyError, match="cfg lacks 'n_heads'"):
         from_eap_ig(data | {"cfg": {"n_layers": 1}})
-    with pytest.raises(OntogenyError, match="'a0.h0->m0' is no edge of a graph with 1 layers of 1 heads"):
+    with pytest.raises(OntogenyError, match=r"'a0\.h0->m0' is no edge of a graph with 1 layers of 1 heads"):
         from_eap_ig(data | {"edges": {"a0.h0->m0": {"score": 0.0, "in_graph": True}}})
