@@ -1,0 +1,211 @@
+"""The whole path on the `tiny` profile: from nothing, again, after failures, and after kills at bad moments.
+
+The tests build on each other, in the order of this file.
+"""
+
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from conftest import Clone
+
+from ontogeny.records import read_json, read_member
+
+TASKS = ("ioi", "gendered_pronoun", "greater_than", "sva")
+MEMBERS = ("nano-s0", "micro-s0")
+STAGES = (*(f"datasets@{task}" for task in TASKS), *(f"analyse@{member}" for member in MEMBERS))
+FAILED = "data/failures/analyse-micro-s0.json"
+
+
+def lock(folder: Path) -> dict[str, object]:
+    """Hashes of every stage's dependencies and outputs."""
+    stages: dict[str, object] = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    return stages
+
+
+def fingerprints(clone: Clone) -> list[str]:
+    """Of the finished runs in MLflow, both experiments."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{clone.root / 'mlruns' / 'mlflow.db'}")
+    experiments = [e.experiment_id for e in client.search_experiments() if e.name.startswith("tiny/")]
+    runs = client.search_runs(experiments, max_results=10_000)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    return [run.data.tags["fingerprint"] for run in runs]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.05)
+
+
+def test_a_study_from_nothing(clone: Clone) -> None:
+    before = {name: (clone.root / name).read_bytes() for name in ("params.yaml", "dvc.yaml", "data/.gitignore")}
+    done = clone.run("ontogeny", "study", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert set(lock(clone.profile)) == {"corpus", *STAGES, "checkpoints", "trajectory", "figures"}
+    for member in MEMBERS:
+        record = read_member(clone.profile / "data" / "analyses" / member)
+        steps = [analysis.ref.step for analysis in record.analyses]
+        assert steps == sorted(steps)
+        assert len(steps) >= 4
+        assert all(tuple(analysis.tasks) == TASKS for analysis in record.analyses)
+        assert not record.failures
+        assert member in done.stdout
+    for task in TASKS:
+        assert task in done.stdout
+    assert (clone.profile / "data" / "figures" / "behaviour.png").stat().st_size > 5000
+    assert {name: (clone.root / name).read_bytes() for name in before} == before
+    assert not (clone.root / "dvc.lock").exists()
+    assert [path.name for path in (clone.root / "data").iterdir()] == [".gitignore"]
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_mlflow_has_one_run_for_each_checkpoint_and_task(clone: Clone) -> None:
+    found = fingerprints(clone)
+    checkpoints = sum(len(list((clone.profile / "data/checkpoints" / m).glob("step*"))) for m in MEMBERS)
+    assert len(found) == len(set(found)) == len(TASKS) * (checkpoints + len(MEMBERS))
+
+
+def test_a_second_repro_runs_nothing(clone: Clone) -> None:
+    started = time.monotonic()
+    done = clone.run("dvc", "repro", at=clone.profile)
+    assert time.monotonic() - started < 20
+    assert "Data and pipelines are up to date." in done.stdout
+    assert "Running stage" not in done.stdout
+
+
+def test_dvc_says_something_useful(clone: Clone) -> None:
+    metrics = clone.run("dvc", "metrics", "show", "--json", at=clone.profile).stdout
+    for name in (*MEMBERS, *TASKS, "accuracy", "metric"):
+        assert f'"{name}"' in metrics
+    dag = clone.run("dvc", "dag", "--dot", at=clone.profile).stdout
+    assert re.search(r'"checkpoints" -> "analyse@micro-s0"', dag)
+    assert re.search(r'"analyse@nano-s0" -> "trajectory"', dag)
+    plots = clone.run("dvc", "plots", "show", "--json", at=clone.profile).stdout
+    assert "behaviour" in plots
+
+
+def test_a_damaged_checkpoint_fails_alone_and_is_done_again(clone: Clone) -> None:
+    """One file is cut short: its job fails by name, the others finish; when it is mended only that job is done."""
+    undisturbed = lock(clone.profile)
+    damaged = clone.profile / "data" / "checkpoints" / "micro-s0" / "step4" / "model.safetensors"
+    whole, jobs = damaged.read_bytes(), clone.root / ".cache" / "jobs"
+    shutil.rmtree(jobs)
+    damaged.write_bytes(whole[: len(whole) // 2])
+    done = clone.run("ontogeny", "stage", "analyse", "micro-s0", at=clone.profile)
+    assert done.returncode == 0, done.stderr
+    (failure,) = read_json(clone.profile / FAILED)
+    assert (failure["member"], failure["step"]) == ("micro-s0", 4)
+    assert "step4/model.safetensors is cut short" in failure["reason"]
+    record = read_member(clone.profile / "data" / "analyses" / "micro-s0")
+    assert 4 not in [analysis.ref.step for analysis in record.analyses]
+    assert len(record.analyses) >= 3
+    shown = clone.run("ontogeny", "summary", "tiny")
+    assert shown.returncode == 3
+    assert "micro-s0 step 4" in shown.stdout
+
+    damaged.write_bytes(whole)
+    first = {path: path.stat().st_mtime_ns for path in jobs.rglob("*.safetensors")}
+    again = clone.run("dvc", "repro", "analyse@micro-s0", at=clone.profile)
+    assert "5 checkpoints, 1 analysed now, 0 failed" in again.stderr.replace(f"{len(record.analyses) + 1} ch", "5 ch")
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert read_json(clone.profile / FAILED) == []
+    assert lock(clone.profile) == undisturbed
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX's")
+def test_killed_at_bad_moments_it_ends_with_the_same_hashes(clone: Clone) -> None:
+    """Killed in training (the whole group), in analysis (dvc alone, then a worker): the hashes are the undisturbed."""
+    shutil.copy(clone.root / "params" / "tiny.yaml", clone.root / "params.yaml")
+    shutil.rmtree(clone.root / ".dvc" / "cache")
+    for name in ("training", "jobs"):
+        shutil.rmtree(clone.root / ".cache" / name)
+    published = sorted(fingerprints(clone))
+
+    study = clone.start("ontogeny", "study")
+    eventually(lambda: any((clone.root / ".cache" / "training").glob("*/step4")))
+    os.killpg(study.pid, signal.SIGKILL)
+    study.wait()
+    eventually(lambda: not ours(clone))
+    assert "checkpoints" not in lock(clone.root)
+
+    study = clone.start("ontogeny", "study")
+    eventually(lambda: stage(clone, "analyse") and any((clone.root / ".cache" / "jobs").rglob("*.safetensors")))
+    (dvc,) = [p for p in psutil.Process(study.pid).children() if "dvc" in p.cmdline()]
+    dvc.kill()
+    assert study.wait(30) == 1
+    eventually(lambda: not ours(clone))
+    assert "checkpoints" in lock(clone.root)
+    assert "trajectory" not in lock(clone.root)
+
+    study = clone.start("ontogeny", "study")
+    eventually(lambda: len(workers(clone, "analyse")) > 0)
+    workers(clone, "analyse")[0].kill()
+    assert study.wait(300) == 0
+    assert "trying again" in (clone.root / ".cache" / "log.txt").read_text()
+
+    assert lock(clone.root) == lock(clone.profile)
+    for name in ("analyses", "trajectories", "figures"):
+        assert files(clone.root / "data" / name) == files(clone.profile / "data" / name)
+    assert sorted(fingerprints(clone)) == published
+
+
+def ours(clone: Clone) -> list[psutil.Process]:
+    """Living processes that work in the clone."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            inside = Path(process.cwd()).is_relative_to(clone.root)
+            if inside and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def stage(clone: Clone, name: str) -> psutil.Process | None:
+    """The process that runs a stage."""
+    return next((p for p in ours(clone) if ["stage", name] == p.cmdline()[2:4]), None)
+
+
+def workers(clone: Clone, name: str) -> list[psutil.Process]:
+    """Its worker processes."""
+    process = stage(clone, name)
+    children = process.children() if process is not None else []
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+
+def test_an_analysis_setting_retrains_nothing(clone: Clone) -> None:
+    """Another threshold: corpus, data sets and training stay; `dvc exp run` shows it."""
+    trained = {path: path.stat().st_mtime_ns for path in (clone.root / ".cache" / "training").rglob("*")}
+    done = clone.run(
+        "dvc", "exp", "run", "-S", "analyse.search.threshold=0.7", "--name", "seven-tenths", "analyse@nano-s0"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Running stage 'analyse@nano-s0'" in done.stdout
+    assert "Running stage 'checkpoints'" not in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    shown = subprocess.run(
+        ["dvc", "exp", "show", "--csv"],
+        cwd=clone.root,
+        env=clone.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "seven-tenths" in shown
+    assert "0.7" in shown
