@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import Clone
 
 from ontogeny.records import read_json, read_member
+from support.clone import Clone
 
 TASKS = ("ioi", "gendered_pronoun", "greater_than", "sva")
 MEMBERS = ("nano-s0", "micro-s0")

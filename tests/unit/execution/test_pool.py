@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
-import pool_jobs
 import pytest
 
 from ontogeny.execution.pool import Job, Outcome, cores, run_jobs
 from ontogeny.execution.progress import LogProgress
+from support import pool_jobs
 
 
 class Listener:

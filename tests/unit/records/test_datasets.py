@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from record_examples import ref
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.core.pairs import PromptPair, TaskDataset
@@ -15,6 +14,7 @@ from ontogeny.records.datasets import (
     write_checkpoints,
     write_dataset,
 )
+from support.record_examples import ref
 
 
 def dataset() -> TaskDataset:

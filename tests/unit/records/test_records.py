@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from record_examples import NAN, member_record, ref
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.core.results import CheckpointAnalysis
 from ontogeny.records import pack, read_json, read_member, read_tensors, unpack, write_json, write_member, write_tensors
 from ontogeny.records.files import replacing
+from support.record_examples import NAN, member_record, ref
 
 
 def same(a: object, b: object) -> bool:
@@ -62,12 +62,12 @@ def test_a_shorter_record_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from record_examples import member_record; from ontogeny.records import write_member\n"
+        "from support.record_examples import member_record; from ontogeny.records import write_member\n"
         "write_member(Path(sys.argv[2]), member_record())"
     )
     digests = []
     for name in ("a", "b"):
-        subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / name)], check=True)
+        subprocess.run([sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path / name)], check=True)
         files = sorted((tmp_path / name).iterdir())
         digests.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
     assert len(digests[0]) == 8

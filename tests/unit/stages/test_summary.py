@@ -1,0 +1,90 @@
+"""The summary's tables, from a made-up study."""
+
+import math
+from collections.abc import Mapping
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from ontogeny.core.results import Behaviour, Estimate
+from ontogeny.execution.examination import Examination
+from ontogeny.params import TrajectoryParams
+from ontogeny.series import follow
+from ontogeny.stages.learning import LEARNT, verdicts
+from ontogeny.stages.summary import learning_table, main_table, number, percent, probe_table, whole
+from ontogeny.tasks import task_names
+from ontogeny.tasks.probes import ProbeResult
+from support.synthetic_study import study
+
+
+def text(table: Table) -> str:
+    console = Console(file=StringIO(), width=200)
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def behaviour(metric: float, corrupted: float = 0.0, accuracy: float = 1.0) -> Behaviour:
+    m, c, a = (Estimate(value, value, value) for value in (metric, corrupted, accuracy))
+    return Behaviour(m, c, m, a, a, a, examples=70)
+
+
+@pytest.mark.parametrize(
+    ("task", "found", "blind", "passed"),
+    [
+        ("ioi", behaviour(1.0, accuracy=0.85), 0.0, (True, True)),
+        ("ioi", behaviour(0.99, accuracy=0.84), 0.0, (False, False)),
+        ("gendered_pronoun", behaviour(1.99), 0.0, (False,)),
+        ("greater_than", behaviour(0.6, -0.1), 0.3, (True, True, True)),
+        ("greater_than", behaviour(0.7, 0.1), 0.5, (True, False, False)),
+        ("greater_than", behaviour(0.7, -0.1), math.nan, (True, True, False)),
+        ("sva", behaviour(math.nan), 0.0, (False,)),
+    ],
+)
+def test_thresholds_of_learning(task: str, found: Behaviour, blind: float, passed: tuple[bool, ...]) -> None:
+    assert tuple(verdict.passed for verdict in verdicts(task, found, blind)) == passed
+
+
+def test_every_threshold_is_of_a_known_task() -> None:
+    assert set(LEARNT) <= set(task_names())
+    assert verdicts("chess", behaviour(1.0), 0.0) == ()
+
+
+def test_the_main_table_has_a_row_a_member_and_task() -> None:
+    records = study(("nano", "deep"))
+    trajectory = follow(records, TrajectoryParams())
+    shown = text(main_table(trajectory.summary))
+    for row in trajectory.summary.to_dict("records"):
+        (line,) = [line for line in shown.splitlines() if row["member"] in line and f" {row['task']} " in line]
+        assert str(row["status"]) in line
+        assert number(row["metric"]) in line
+        assert whole(row["edges_kept"]) in line
+        assert f"{row['parameters']:,}" in line
+    assert len(trajectory.summary) == 8
+
+
+def test_the_learning_table_says_yes_and_no() -> None:
+    records = study(("nano", "deep"))
+    exams: Mapping[str, Examination | None] = {"nano-s0": None, "deep-s0": Examination(1722, {}, {"greater_than": 0.0})}
+    lines = text(learning_table(records, dict(exams))).splitlines()
+    verdict = {tuple(line.split()[:2]): line.split()[2] for line in lines if "-s0" in line}
+    assert len(verdict) == 8
+    assert verdict["nano-s0", "ioi"] == "no"
+    assert verdict["nano-s0", "greater_than"] == "no"
+    assert verdict["deep-s0", "gendered_pronoun"] == "yes"
+
+
+def test_the_probe_table_leaves_out_who_is_not_there() -> None:
+    probes = {"standard": ProbeResult(0.9, 0.5, 0.25, None), "bystander": ProbeResult(0.7, 0.5, 0.125, 0.0625)}
+    lines = text(probe_table({"small-s0": Examination(8, probes, {}), "lost-s0": None})).splitlines()
+    (standard,) = [line.split() for line in lines if "standard" in line]
+    (bystander,) = [line.split() for line in lines if line.split()[1:2] == ["bystander"]]
+    assert standard == ["small-s0", "standard", "0.90", "0.50", "0.25"]
+    assert bystander == ["small-s0", "bystander", "0.70", "0.50", "0.12", "0.06"]
+    assert "lost-s0" not in "".join(lines)
+
+
+def test_an_undefined_number_is_a_dash() -> None:
+    assert [number(math.nan), whole(None), percent(math.nan)] == ["-", "-", "-"]
+    assert [number(0.126), whole(1234.0), percent(0.0514)] == ["0.13", "1,234", "5.1 %"]
