@@ -78,6 +78,12 @@ class CorpusParams(Section):
     }
     """Share of each kind of sentence; only the ratios count."""
 
+    @model_validator(mode="after")
+    def _something_is_said(self) -> Self:
+        if not sum(self.mix.values()) > 0:
+            raise ValueError("mix must give at least one kind of sentence a share above 0")
+        return self
+
 
 class DatasetsParams(Section):
     """The tasks' frozen data sets (METHODS 2)."""
@@ -96,6 +102,15 @@ class ScaleParams(Section):
     layers: Annotated[int, Field(ge=1)]
     heads: Annotated[int, Field(ge=1)]
     d_model: Annotated[int, Field(ge=8)]
+
+    @model_validator(mode="after")
+    def _heads_can_turn(self) -> Self:
+        if self.d_model % (8 * self.heads):
+            raise ValueError(
+                f"d_model must be a multiple of 8 x heads (a quarter of each head turns, in pairs), "
+                f"got d_model {self.d_model} with {self.heads} heads"
+            )
+        return self
 
 
 class CheckpointsParams(Section):
