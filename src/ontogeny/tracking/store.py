@@ -62,11 +62,12 @@ class Store:
             return f"{self.uri} names no host"
         for attempt in range(_TRIES):
             try:
-                with socket.create_connection((host, port), timeout=_TIMEOUT_S):
-                    return self._refusal() if self.is_server else None
+                socket.create_connection((host, port), timeout=_TIMEOUT_S).close()
             except OSError as error:
                 log.debug("Attempt %d to reach %s failed: %s", attempt + 1, self.uri, error)
                 reason = f"{host}:{port} does not answer ({error})"
+            else:
+                return self._refusal() if self.is_server else None
         return reason
 
     def _refusal(self) -> str | None:
