@@ -101,8 +101,11 @@ class _Part:
         n, w, d = clean_embed.shape
         early = self.graph.n_writers - self.graph.n_heads - 1
         self.early = clean_embed.new_zeros(early, n, w, d)
-        self.last = clean_embed.new_zeros(self.graph.n_heads + 1, n, 1, d)
+        """z(this run) - z(reference) of the writers of all blocks but the last."""
+        self.at_end = clean_embed.new_zeros(self.graph.n_writers, n, 1, d)
+        """The same of all writers, at the read position."""
         self.early[0] = clean_embed - self.reference.embed
+        self.at_end[0] = self.early[0][:, -1:]
         self.writers = [UNKNOWN] * self.graph.n_writers
         self.writers[0] = 1
         self.structures: dict[tuple[object, ...], int] = {}
@@ -111,7 +114,9 @@ class _Part:
 
     def evaluate(self, edges: Bool[np.ndarray, "writers readers"]) -> Float[Tensor, " pairs"]:
         live: Bool[np.ndarray, " writers"] = np.any(edges, axis=1)
-        columns = [np.flatnonzero(column).tolist() for column in edges.T]
+        columns: list[list[int]] = [[] for _ in range(self.graph.n_readers)]
+        for reader, writer in zip(*(places.tolist() for places in np.nonzero(edges.T))):
+            columns[reader].append(writer)
         for layer in range(self.graph.n_layers):
             self._update_heads(layer, columns, live)
             self._update_mlp(layer, columns, live)
@@ -202,8 +207,13 @@ class _Part:
         out -= _rows(reference.heads, heads)
         projection = _rows(self.subject.weights.blocks[layer].out.view(a.n_heads, a.d_head, a.d_model), heads)
         written = torch.bmm(out.view(len(heads), -1, a.d_head), projection)
-        into = self._written(layer)
-        _set_rows(into, heads, written.view(len(heads), *into.shape[1:]))
+        first = self.graph.head_writer(layer, 0)
+        self._keep([first + head for head in heads], written.view(*out.shape[:-1], a.d_model))
+
+    def _keep(self, writers: list[int], written: Float[Tensor, "writers pairs asking d_model"]) -> None:
+        _set_rows(self.at_end, writers, written[:, :, -1:])
+        if writers[0] < len(self.early):
+            _set_rows(self.early, writers, written)
 
     def _update_mlp(self, layer: int, columns: list[list[int]], live: Bool[np.ndarray, " writers"]) -> None:
         writer, sources = self.graph.mlp_writer(layer), columns[self.graph.mlp_reader(layer)]
@@ -218,37 +228,28 @@ class _Part:
             self.subject.weights.blocks[layer],
             self.reference.blocks[layer],
         )
-        into = self._written(layer)[-1]
-        if not sources:
-            into.zero_() if reference.own_mlp is None else into.copy_(reference.own_mlp - reference.mlp)
-            return
         n, asking, d = reference.mid.shape
-        rows = self._mix(reference.mid, [sources], asking).view(n * asking, d)
-        hidden = activate(a, torch.addmm(block.mlp_in_bias, normalise(a, rows)[0], block.mlp_in))
-        torch.sub(torch.addmm(block.mlp_out_bias, hidden, block.mlp_out).view(n, asking, d), reference.mlp, out=into)
-
-    def _written(self, layer: int) -> Float[Tensor, "heads_and_mlp pairs asking d_model"]:
-        """Where the writers of a block keep z(this run) - z(reference)."""
-        if layer == self.graph.n_layers - 1:
-            return self.last
-        first = self.graph.head_writer(layer, 0)
-        return self.early[first : first + self.graph.n_heads + 1]
+        if sources:
+            rows = self._mix(reference.mid, [sources], asking).view(n * asking, d)
+            hidden = activate(a, torch.addmm(block.mlp_in_bias, normalise(a, rows)[0], block.mlp_in))
+            written = torch.addmm(block.mlp_out_bias, hidden, block.mlp_out).view(n, asking, d).sub_(reference.mlp)
+        elif reference.own_mlp is not None:
+            written = reference.own_mlp - reference.mlp
+        else:
+            written = torch.zeros_like(reference.mlp)
+        self._keep([writer], written[None])
 
     def _mix(
         self, base: Float[Tensor, "pairs columns d_model"], groups: list[list[int]], width: int
     ) -> Float[Tensor, "groups pairs width d_model"]:
         """Reference residual plus the differences of each group's sources, at the last `width` columns."""
         base = base[:, -width:]
-        early = len(self.early)
+        stack = self.early if width == self.early.shape[2] and width > 1 else self.at_end
         sources = sorted({u for group in groups for u in group})
-        place = {u: i for i, u in enumerate(sources)}
-        if sources and sources[-1] >= early:  # the MLP of the last sequential block, or the logits
-            parts = [self.early[u] if u < early else self.last[u - early] for u in sources]
-            stack = torch.stack([part[:, -width:] for part in parts])
-        elif width == self.early.shape[2] and 2 * len(sources) > sources[-1]:
-            stack, place = self.early[: sources[-1] + 1], {u: u for u in sources}
+        if 3 * len(sources) > sources[-1]:
+            stack, place = stack[: sources[-1] + 1], {u: u for u in sources}
         else:
-            stack = self.early[sources, :, -width:]
+            stack, place = stack[sources], {u: i for i, u in enumerate(sources)}
         choose = torch.zeros(len(groups), len(stack), dtype=base.dtype, device=base.device)
         for row, group in enumerate(groups):
             choose[row, [place[u] for u in group]] = 1.0
