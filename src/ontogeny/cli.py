@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,19 +68,21 @@ def study(
     from ontogeny.stages.check import check_params
     from ontogeny.tracking import open_store
 
-    started = time.monotonic()
     chosen = _open(profile, params, prepare=True)
     check_params(chosen.params)
     open_store(chosen.places.project, chosen.params.tracking.uri)
     if not chosen.places.is_profile and reproduce.differs_from_head(chosen.places.project, "params.yaml"):
         log.info("params.yaml differs from git's HEAD; `git checkout params.yaml` restores it.")
     with held(chosen.places.lock("study"), "ontogeny study"):
+        started = time.monotonic()
         code = reproduce.reproduce(chosen)
         if code != 0:
             typer.echo("ontogeny: the pipeline stopped, see above; what is done is kept.", err=True)
             raise typer.Exit(1)
+        reproduced = time.monotonic()
         published = _publish(chosen)
-    complete = _summary(chosen, seconds=time.monotonic() - started)
+        seconds = {"pipeline": reproduced - started, "publishing and its pictures": time.monotonic() - reproduced}
+    complete = _summary(chosen, seconds)
     raise typer.Exit(0 if published and complete else INCOMPLETE)
 
 
@@ -152,7 +155,7 @@ def _publish(study: Study) -> bool:
     return publish_study(study).complete
 
 
-def _summary(study: Study, seconds: float | None = None) -> bool:
+def _summary(study: Study, seconds: Mapping[str, float] | None = None) -> bool:
     """Print the summary; whether everything is there."""
     from ontogeny.stages.summary import print_summary
 

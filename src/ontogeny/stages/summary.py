@@ -6,14 +6,14 @@ import math
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ontogeny.records import MemberRecord, read_json, unpack
 from ontogeny.stages.analyse import EXAMINATION
 from ontogeny.stages.learning import verdicts
-from ontogeny.stages.reproduce import timings
+from ontogeny.stages.reproduce import Timing, timings
 from ontogeny.stages.study import Study
 from ontogeny.stages.trajectory import read_records
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from ontogeny.execution.examination import Examination
 
 
-def print_summary(study: Study, seconds: float | None = None) -> bool:
+def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> bool:
     """Print everything; whether no job failed.
 
     Args:
         study: a study that has been run.
-        seconds: wall time of the whole run, if it was one.
+        seconds: wall time of each phase, if it was run just now; the first phase is the pipeline.
     """
     import pandas as pd
     from rich.console import Console
@@ -42,7 +42,7 @@ def print_summary(study: Study, seconds: float | None = None) -> bool:
     console.print(learning_table(records, exams))
     console.print(probe_table(exams))
     if seconds is not None:
-        console.print(timing_table(study, seconds))
+        console.print(timing_table(timings(study), seconds))
     failures = study.read_failures()
     for failure in failures:
         where = failure.member if failure.step is None else f"{failure.member} step {failure.step}"
@@ -116,16 +116,18 @@ def probe_table(exams: dict[str, Examination | None]) -> Table:
     return table
 
 
-def timing_table(study: Study, seconds: float) -> Table:
-    """Wall time by stage; the rest is start-up, DVC's own work and publishing."""
-    table = _table("Wall time", "stage", "runs", "minutes")
+def timing_table(stages: Sequence[Timing], seconds: Mapping[str, float]) -> Table:
+    """Wall time by stage, then of what is no stage."""
+    table = _table("Wall time", "phase", "runs", "minutes")
     spent: dict[str, list[float]] = defaultdict(list)
-    for timing in timings(study):
+    for timing in stages:
         spent[timing.stage].append(timing.seconds)
-    for stage, each in spent.items():
-        table.add_row(stage, str(len(each)), f"{sum(each) / 60:.2f}")
-    table.add_row("everything else", "", f"{(seconds - sum(map(sum, spent.values()))) / 60:.2f}")
-    table.add_row("all", "", f"{seconds / 60:.2f}")
+    (_, pipeline), *others = seconds.items()
+    rest = pipeline - sum(map(sum, spent.values()))
+    rows = [(stage, str(len(each)), sum(each)) for stage, each in spent.items()]
+    rows += [("start-up of stages, DVC", "", rest), *((phase, "", time) for phase, time in others)]
+    for phase, runs, time in [*rows, ("all", "", sum(seconds.values()))]:
+        table.add_row(phase, runs, f"{time / 60:.2f}")
     return table
 
 
@@ -157,5 +159,5 @@ def _table(title: str, *columns: str) -> Table:
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="left" if name in ("member", "task", "probe", "stage") else "right")
+        table.add_column(name, justify="left" if name in ("member", "task", "probe", "phase") else "right")
     return table

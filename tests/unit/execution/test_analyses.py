@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ontogeny.analysis import ANALYSES, analyse_checkpoint
 from ontogeny.core.errors import BadCheckpoint
@@ -147,6 +148,18 @@ def test_a_checkpoint_that_is_not_the_one_named_is_refused(work: Work) -> None:
     damaged = dataclasses.replace(work, root=root, cache=root / "jobs")
     with pytest.raises(BadCheckpoint, match=r"data/step8/model\.safetensors is cut short"):
         analyse(damaged, report=told)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(work: Work) -> None:
+    root = work.root / "infinite"
+    shutil.copytree(work.root / work.ref.path, root / work.ref.path)
+    file = root / work.ref.path / "model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values()))[0] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    ref = dataclasses.replace(work.ref, weights_digest=weights_digest(file.parent))
+    with pytest.raises(BadCheckpoint, match=r"data/step8/model\.safetensors: .* are not finite"):
+        analyse(dataclasses.replace(work, root=root, cache=root / "jobs", ref=ref), report=told)
 
 
 def test_a_job_is_locked_by_its_fingerprints(work: Work) -> None:

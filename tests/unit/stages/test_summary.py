@@ -1,6 +1,7 @@
 """The summary's tables, from a made-up study."""
 
 import math
+import re
 from collections.abc import Mapping
 from io import StringIO
 
@@ -13,7 +14,8 @@ from ontogeny.execution.examination import Examination
 from ontogeny.params import TrajectoryParams
 from ontogeny.series import follow
 from ontogeny.stages.learning import LEARNT, verdicts
-from ontogeny.stages.summary import learning_table, main_table, number, percent, probe_table, whole
+from ontogeny.stages.reproduce import Timing
+from ontogeny.stages.summary import learning_table, main_table, number, percent, probe_table, timing_table, whole
 from ontogeny.tasks import task_names
 from ontogeny.tasks.probes import ProbeResult
 from support.synthetic_study import study
@@ -88,3 +90,16 @@ def test_the_probe_table_leaves_out_who_is_not_there() -> None:
 def test_an_undefined_number_is_a_dash() -> None:
     assert [number(math.nan), whole(None), percent(math.nan)] == ["-", "-", "-"]
     assert [number(0.126), whole(1234.0), percent(0.0514)] == ["0.13", "1,234", "5.1 %"]
+
+
+def test_the_phases_add_up() -> None:
+    stages = [Timing("analyse", "a", 60.0), Timing("analyse", "b", 30.0), Timing("corpus", None, 15.0)]
+    shown = text(timing_table(stages, {"pipeline": 120.0, "publishing": 45.0}))
+    found = re.findall(r"^ *(\S.*?) {2,}(\d*) +(\d+\.\d\d) *$", shown, re.MULTILINE)
+    assert found == [
+        ("analyse", "2", "1.50"),
+        ("corpus", "1", "0.25"),
+        ("start-up of stages, DVC", "", "0.25"),
+        ("publishing", "", "0.75"),
+        ("all", "", "2.75"),
+    ]
