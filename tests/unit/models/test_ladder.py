@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ontogeny.models import ladder
+from ontogeny.models import ladder, neox, optimiser
 from ontogeny.params import CheckpointsParams, CorpusParams, ScaleParams
 from ontogeny.tasks.corpus import DECIDED, UNDECIDED, build_corpus, load_stream
 
@@ -73,11 +73,11 @@ def test_checkpoints_are_hugging_face_folders(trained: Path) -> None:
 
 def test_our_forward_pass_is_hugging_faces(trained: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(trained / "out/step12").double()
-    config = ladder.NeoxConfig(2, 2, 32, model.config.vocab_size, 128)
+    config = neox.NeoxConfig(2, 2, 32, model.config.vocab_size, 128)
     named = {k.replace("lm_head", "embed_out"): v for k, v in model.state_dict().items()}
     ids = torch.randint(0, config.vocabulary, (3, 40), generator=torch.Generator().manual_seed(0))
     mask = torch.ones(40, 40, dtype=torch.bool).tril().expand(3, 1, 40, 40)
-    ours = ladder.logits_at(named, config, ids, mask, torch.ones_like(ids, dtype=torch.bool))
+    ours = neox.logits_at(named, config, ids, mask, torch.ones_like(ids, dtype=torch.bool))
     theirs = model(ids).logits.reshape(ours.shape).detach()
     assert theirs.std() > 0.1
     # Hugging Face computes the rotary angles in float32 whatever the model's type.
@@ -98,8 +98,8 @@ def test_checkpoints_differ_and_the_last_step_is_there(trained: Path) -> None:
 def test_same_arguments_same_bytes_another_seed_other_weights(corpus_dir: Path, trained: Path, tmp_path: Path) -> None:
     train(corpus_dir, tmp_path)
     assert contents(tmp_path / "out") == contents(trained / "out")
-    other = ladder.initial_parameters(ladder.NeoxConfig(2, 2, 32, 50, 128), 1)
-    this = ladder.initial_parameters(ladder.NeoxConfig(2, 2, 32, 50, 128), 0)
+    other = neox.initial_parameters(neox.NeoxConfig(2, 2, 32, 50, 128), 1)
+    this = neox.initial_parameters(neox.NeoxConfig(2, 2, 32, 50, 128), 0)
     assert not torch.equal(other["embed_out.weight"], this["embed_out.weight"])
 
 
@@ -164,7 +164,7 @@ def test_schedule_of_checkpoints() -> None:
 
 def test_schedule_of_the_learning_rate() -> None:
     settings = CheckpointsParams(scales={}, steps=1000, warmup=0.1, decay=0.5, final_rate=0.1)
-    heights = [ladder.schedule(step, settings) for step in range(1000)]
+    heights = [optimiser.schedule(step, settings) for step in range(1000)]
     assert heights[0] == pytest.approx(0.01)
     assert heights[100:500] == [1.0] * 400
     assert heights[-1] == pytest.approx(0.1, abs=0.01)
@@ -198,16 +198,16 @@ def test_documents_of_a_row_do_not_see_each_other(corpus_dir: Path) -> None:
     rows = ladder.pack(load_stream(corpus_dir), 128)
     row = int((rows.documents.amax(dim=1) >= 2).nonzero()[0, 0])
     batch = rows.take(torch.tensor([row]), SETTINGS, "cpu")
-    config = ladder.NeoxConfig(2, 2, 32, 900, 128)
-    parameters = ladder.initial_parameters(config, 0)
-    joint = ladder.logits_at(parameters, config, batch.inputs, batch.mask, torch.ones_like(batch.inputs) > 0)
+    config = neox.NeoxConfig(2, 2, 32, 900, 128)
+    parameters = neox.initial_parameters(config, 0)
+    joint = neox.logits_at(parameters, config, batch.inputs, batch.mask, torch.ones_like(batch.inputs) > 0)
     inside = rows.documents[row] == 1
     alone = batch.inputs[:, inside]
     causal = torch.ones(alone.shape[1], alone.shape[1], dtype=torch.bool).tril()[None, None]
-    single = ladder.logits_at(parameters, config, alone, causal, torch.ones_like(alone) > 0)
+    single = neox.logits_at(parameters, config, alone, causal, torch.ones_like(alone) > 0)
     torch.testing.assert_close(joint[inside], single, atol=1e-5, rtol=1e-5)
     open_mask = torch.ones(128, 128, dtype=torch.bool).tril()[None, None]
-    seeing = ladder.logits_at(parameters, config, batch.inputs, open_mask, torch.ones_like(batch.inputs) > 0)
+    seeing = neox.logits_at(parameters, config, batch.inputs, open_mask, torch.ones_like(batch.inputs) > 0)
     assert (seeing[inside] - single).abs().max() > 1e-3
 
 
@@ -245,12 +245,12 @@ def test_loss_and_gradient_are_those_of_torch() -> None:
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 64, 16), (2, 16, 64)])
 def test_orthogonal_flattens_the_singular_values(shape: tuple[int, ...]) -> None:
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    before, after = torch.linalg.svdvals(x), torch.linalg.svdvals(ladder.orthogonal(x))
+    before, after = torch.linalg.svdvals(x), torch.linalg.svdvals(optimiser.orthogonal(x))
     assert before.max() / before.min() > 2
     assert 0.5 < after.min() <= after.max() < 1.3
     # The singular vectors stay: u^T (made x) v is positive and nearly diagonal.
     u, _, v = torch.linalg.svd(x, full_matrices=False)
-    turned = u.mT @ ladder.orthogonal(x) @ v.mT
+    turned = u.mT @ optimiser.orthogonal(x) @ v.mT
     torch.testing.assert_close(turned, torch.diag_embed(turned.diagonal(dim1=-2, dim2=-1)), atol=1e-4, rtol=0)
 
 
@@ -258,34 +258,34 @@ def test_adam_is_torchs() -> None:
     settings = SETTINGS.model_copy(
         update={"optimiser": "adamw", "warmup": 1e-9, "decay": 1e-9, "weight_decay": 0.1, "width_exponent": 0.0}
     )
-    config = ladder.NeoxConfig(1, 2, 32, 20, 128)
-    ours = {k: v.requires_grad_() for k, v in ladder.initial_parameters(config, 0).items()}
-    theirs = {k: v.requires_grad_() for k, v in ladder.initial_parameters(config, 0).items()}
+    config = neox.NeoxConfig(1, 2, 32, 20, 128)
+    ours = {k: v.requires_grad_() for k, v in neox.initial_parameters(config, 0).items()}
+    theirs = {k: v.requires_grad_() for k, v in neox.initial_parameters(config, 0).items()}
     matrices = [v for v in theirs.values() if v.ndim == 2]
     vectors = [v for v in theirs.values() if v.ndim == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    reference = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=ladder.BETAS)
-    optimiser = ladder.Optimiser(ours, SCALE, settings)
+    reference = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=optimiser.BETAS)
+    ours_step = optimiser.Optimiser(ours, SCALE, settings)
     for step in range(5):
         for name in ours:
             gradient = torch.randn(ours[name].shape, generator=torch.Generator().manual_seed(step))
             ours[name].grad, theirs[name].grad = gradient.clone(), gradient.clone()
-        optimiser.step(step)
+        ours_step.step(step)
         reference.step()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=1e-5)
-    assert not torch.equal(ours["embed_out.weight"], ladder.initial_parameters(config, 0)["embed_out.weight"])
+    assert not torch.equal(ours["embed_out.weight"], neox.initial_parameters(config, 0)["embed_out.weight"])
 
 
 def test_muon_moves_queries_keys_and_values_separately() -> None:
-    config = ladder.NeoxConfig(1, 2, 32, 20, 128)
-    parameters = {k: v.requires_grad_() for k, v in ladder.initial_parameters(config, 0).items()}
+    config = neox.NeoxConfig(1, 2, 32, 20, 128)
+    parameters = {k: v.requires_grad_() for k, v in neox.initial_parameters(config, 0).items()}
     name = "gpt_neox.layers.0.attention.query_key_value.weight"
     before = parameters[name].detach().clone()
     settings = SETTINGS.model_copy(update={"warmup": 1e-9, "decay": 1e-9})
     for parameter in parameters.values():
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-    ladder.Optimiser(parameters, SCALE, settings).step(0)
+    optimiser.Optimiser(parameters, SCALE, settings).step(0)
     moved = (parameters[name].detach() - before).view(2, 3, 16, 32).transpose(0, 1).reshape(3, 32, 32)
     values = torch.linalg.svdvals(moved / settings.muon_learning_rate)
     assert 0.5 < values.median() < 1.3
@@ -298,7 +298,7 @@ def test_learning_rate_falls_with_width() -> None:
         parameters = {"gpt_neox.final_layer_norm.bias": torch.zeros(width, requires_grad=True)}
         parameters["gpt_neox.final_layer_norm.bias"].grad = torch.ones(width)
         settings = SETTINGS.model_copy(update={"warmup": 1e-9, "decay": 1e-9, "width_exponent": -0.5})
-        ladder.Optimiser(parameters, scale, settings).step(0)
+        optimiser.Optimiser(parameters, scale, settings).step(0)
         rates.append(-parameters["gpt_neox.final_layer_norm.bias"][0].item())
     assert rates[0] == pytest.approx(2 * rates[1], rel=1e-4)
 
