@@ -68,6 +68,11 @@ class CircuitEvaluator:
         """`evaluate` of each; neighbours in the sequence share what they have in common."""
         return torch.stack([self.evaluate(circuit) for circuit in circuits])
 
+    def forget(self) -> None:
+        """Let go of what earlier circuits left; the next one is computed whole. For measurements."""
+        for part in self._parts:
+            part.forget()
+
 
 @dataclass
 class _BlockState:
@@ -106,11 +111,15 @@ class _Part:
         """The same of all writers, at the read position."""
         self.early[0] = clean_embed - self.reference.embed
         self.at_end[0] = self.early[0][:, -1:]
+        self.mask = pairs.plan.mask[:, 0]
+        self.forget()
+
+    def forget(self) -> None:
+        """Every value unknown but that of the writer `input`."""
         self.writers = [UNKNOWN] * self.graph.n_writers
         self.writers[0] = 1
         self.structures: dict[tuple[object, ...], int] = {}
         self.state = [self._fresh_state(block) for block in self.reference.blocks]
-        self.mask = pairs.plan.mask[:, 0]
 
     def evaluate(self, edges: Bool[np.ndarray, "writers readers"]) -> Float[Tensor, " pairs"]:
         live: Bool[np.ndarray, " writers"] = np.any(edges, axis=1)
