@@ -88,6 +88,18 @@ def test_a_second_repro_runs_nothing(clone: Clone) -> None:
     assert "Running stage" not in done.stdout
 
 
+def test_a_server_that_is_gone_costs_nothing_but_the_exit_code(clone: Clone) -> None:
+    before = sorted(fingerprints(clone))
+    done = clone.run("ontogeny", "study", "tiny", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 3
+    assert "Running stage" not in done.stdout
+    assert "`ontogeny publish` adds it later" in done.stderr
+    again = clone.run("ontogeny", "publish", "tiny")
+    assert again.returncode == 0
+    assert f": 0 runs added, {len(before)} were there" in again.stderr
+    assert sorted(fingerprints(clone)) == before
+
+
 def test_dvc_says_something_useful(clone: Clone) -> None:
     metrics = clone.run("dvc", "metrics", "show", "--json", at=clone.profile).stdout
     for name in (*MEMBERS, *TASKS, "accuracy", "metric"):

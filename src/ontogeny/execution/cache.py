@@ -32,7 +32,8 @@ class JobCache:
         from ontogeny.records import pack, write_tensors
 
         data, tensors = pack(value)
-        write_tensors(self.path(fingerprint), tensors, {"value": data, "finished_at": time.time()})
+        record = {"value": data, "finished_at": time.time()}
+        write_tensors(self.path(fingerprint), tensors, record, flush=False)
 
     def load(self, kind: Any, fingerprint: str) -> Any:
         """The result of a job, a value of type `kind`, or None if it has not finished.

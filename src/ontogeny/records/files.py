@@ -23,17 +23,22 @@ _METADATA_KEY = "ontogeny"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; what was written there becomes `path` if the block ends well, else is removed."""
+def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; what was written there becomes `path` if the block ends well, else is removed.
+
+    `flush=False` does not wait for the disk: a kill can do no harm, a power cut may leave an empty file. For caches.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _flush(path.parent)
+    if flush:
+        _flush(path.parent)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -57,8 +62,8 @@ def read_json(path: Path) -> Any:
         raise OntogenyError(f"{path} holds no valid JSON ({error}): delete it and run `make study` again.") from None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: object) -> None:
-    """Write named tensors, and a JSON value beside them in the same file."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: object, *, flush: bool = True) -> None:
+    """Write named tensors, and a JSON value beside them in the same file; for `flush` see `replacing`."""
     from safetensors.torch import save_file
 
     text = json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)

@@ -79,7 +79,7 @@ def draw_member(folder: Path, pictures: Pictures, report: Report) -> None:
     steps = {analysis.ref.step: analysis for analysis in record.analyses}
     for place, (step, task) in enumerate(due):
         bundle = draw_bundle(steps[step], task)
-        with replacing(pictures.path(record.fingerprints[step, task])) as temporary:
+        with replacing(pictures.path(record.fingerprints[step, task]), flush=False) as temporary:
             temporary.write_bytes(bundle)
         report((place + 1) / len(due), f"step {step} {task}")
 

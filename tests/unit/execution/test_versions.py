@@ -18,8 +18,15 @@ from ontogeny.execution.analyses import versions
 SOURCES = Path(__file__).parents[3] / "src" / "ontogeny"
 ACCEPTED = Path(__file__).with_name("versions.json")
 MADE_OF = {
-    "training": ("models/ladder.py",),
-    "behaviour": ("core/behaviour.py", "core/bootstrap.py", "core/pairs.py", "models/forward.py", "models/weights.py"),
+    "training": ("models/ladder.py", "models/neox.py", "models/optimiser.py"),
+    "behaviour": (
+        "core/behaviour.py",
+        "core/bootstrap.py",
+        "core/pairs.py",
+        "models/forward.py",
+        "models/subject.py",
+        "models/weights.py",
+    ),
     "scores": ("attribution", "core/graph.py"),
     "circuit": ("analysis.py", "patching", "core/circuit.py", "core/faithfulness.py"),
     "examination": ("execution/examination.py", "tasks/probes.py"),
