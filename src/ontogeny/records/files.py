@@ -67,7 +67,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: object, *, 
     from safetensors.torch import save_file
 
     text = json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    with replacing(path) as temporary:
+    with replacing(path, flush=flush) as temporary:
         save_file(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, {_METADATA_KEY: text}
         )
