@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from ontogeny.records import MemberRecord, read_json, unpack
 from ontogeny.stages.analyse import EXAMINATION
 from ontogeny.stages.learning import verdicts
@@ -18,7 +20,6 @@ from ontogeny.stages.study import Study
 from ontogeny.stages.trajectory import read_records
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
     from rich.table import Table
 
@@ -32,7 +33,6 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
         study: a study that has been run.
         seconds: wall time of each phase, if it was run just now; the first phase is the pipeline.
     """
-    import pandas as pd
     from rich.console import Console
 
     console = Console() if sys.stdout.isatty() else Console(width=150)
@@ -71,12 +71,12 @@ def main_table(summary: pd.DataFrame) -> Table:
         previous = row["member"]
         table.add_row(
             str(row["member"]),
-            f"{int(row['parameters']):,}",
-            str(row["task"]),
+            whole(row["parameters"]),
+            str(row["task"]) or "all",
             number(row["metric"]),
             f"{number(row['metric_low'])} to {number(row['metric_high'])}",
             number(row["accuracy"]),
-            whole(row["onset_step"]) if row["onset"] == "found" else str(row["onset"]),
+            whole(row["onset_step"]) if row["onset"] == "found" else str(row["onset"] or "-"),
             whole(row["edges_asked"]),
             whole(row["edges_kept"]),
             percent(row["edges_share"]),
@@ -133,17 +133,17 @@ def timing_table(stages: Sequence[Timing], seconds: Mapping[str, float]) -> Tabl
 
 def number(value: Any) -> str:
     """Two decimals; a dash where there is no number."""
-    return "-" if value is None or value != value else f"{value:.2f}"
+    return "-" if pd.isna(value) else f"{value:.2f}"
 
 
 def whole(value: Any) -> str:
     """A whole number; a dash where there is none."""
-    return "-" if value is None or value != value else f"{int(value):,}"
+    return "-" if pd.isna(value) else f"{int(value):,}"
 
 
 def percent(share: Any) -> str:
     """A share in per cent."""
-    return "-" if share is None or share != share else f"{100 * share:.1f} %"
+    return "-" if pd.isna(share) else f"{100 * share:.1f} %"
 
 
 def _where(console: Console, study: Study) -> None:

@@ -1,0 +1,86 @@
+"""The stages that read records, on a made-up study: also where a member or a checkpoint failed."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from ontogeny.figures import FIGURES
+from ontogeny.records import MemberRecord, read_json, write_member
+from ontogeny.records.member import Failure
+from ontogeny.stages import figures, trajectory
+from ontogeny.stages.study import Study, open_study
+from ontogeny.stages.summary import learning_table, main_table, probe_table, read_examination
+from support.synthetic_study import member, with_failure
+
+ROOT = Path(__file__).parents[3]
+STEPS = (0, 8, 64, 256, 724, 1722)
+LOST = Failure("wide-s0", None, "data/checkpoints/wide-s0", "its worker process died 2 times")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """Three members: one whole, one with a failed checkpoint, one of which nothing could be trained."""
+    data = yaml.safe_load((ROOT / "params" / "tiny.yaml").read_text())
+    scale = {"layers": 4, "heads": 4, "d_model": 64}
+    data["checkpoints"]["scales"] = dict.fromkeys(("small", "deep", "wide"), scale)
+    data["suite"]["members"] = ["small-s0", "deep-s0", "wide-s0"]
+    data["figures"] = {"formats": ["png", "svg"], "dpi": 50}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
+    study = open_study(tmp_path)
+    deep = with_failure(member("deep", STEPS), 1024)
+    for record in (member("small", STEPS), deep, MemberRecord("ladder", "wide-s0", (), {}, (LOST,))):
+        write_member(study.analyses(record.member), record)
+    study.write_failures("analyse-deep-s0", deep.failures)
+    study.write_failures("analyse-small-s0", [])
+    return study
+
+
+def test_tables_metrics_and_pictures_of_what_there_is(study: Study) -> None:
+    trajectory.run(study, None)
+    assert sorted(path.name for path in study.failures.iterdir()) == ["analyse-small-s0.json"]
+    metrics = read_json(study.metrics)
+    assert set(metrics) == {"small-s0", "deep-s0", "wide-s0"}
+    assert metrics["deep-s0"]["ioi"]["failed"] == 1
+    followed = trajectory.read_trajectory(study.trajectories)
+    assert {"small-s0", "deep-s0", "wide-s0"} == set(followed.table["member"])
+    assert len(pd.read_csv(study.trajectories / "summary.csv")) == len(followed.summary) == 9
+
+    figures.run(study, None)
+    names = {path.stem for path in study.figures.glob("*.png")}
+    assert {"behaviour", "circuit_size", "edge_jaccard"} <= names
+    assert names == {path.stem for path in study.figures.glob("*.svg")} == {p.stem for p in study.figures.glob("*.csv")}
+    assert all(path.stat().st_size > 1000 for path in study.figures.rglob("*.png"))
+
+    records = trajectory.read_records(study)
+    exams = {record.member: read_examination(study, record.member) for record in records}
+    assert set(exams.values()) == {None}
+    assert main_table(followed.summary).row_count == 9
+    assert learning_table(records, exams).row_count == 8
+    assert probe_table(exams).row_count == 0
+
+
+def test_the_tables_survive_the_disk(study: Study, tmp_path: Path) -> None:
+    from ontogeny.series import follow
+
+    followed = follow(trajectory.read_records(study), study.params.trajectory)
+    trajectory.write_trajectory(tmp_path / "tables", followed)
+    back = trajectory.read_trajectory(tmp_path / "tables")
+    for name in ("table", "onsets", "summary"):
+        pd.testing.assert_frame_equal(getattr(back, name), getattr(followed, name))
+
+
+def test_the_same_records_give_the_same_bytes(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ontogeny.figures.FIGURES", {"behaviour": FIGURES["behaviour"]})
+    written = []
+    for _ in range(2):
+        for folder in (study.trajectories, study.figures):
+            shutil.rmtree(folder, ignore_errors=True)
+        trajectory.run(study, None)
+        figures.run(study, None)
+        files = [path for folder in (study.trajectories, study.figures) for path in sorted(folder.rglob("*.*"))]
+        written.append({path.name: path.read_bytes() for path in files})
+    assert len(written[0]) == 8
+    assert written[0] == written[1]
