@@ -152,11 +152,9 @@ def tokenize(pairs: Sequence[PromptPair], metric: Metric, tokenizer: Tokenizer) 
                 f"Clean and corrupted prompts must have the same number of tokens, got {len(a)} and {len(b)}: "
                 f"{pair.clean!r} / {pair.corrupted!r}. Choose words that this tokenizer splits alike."
             )
-    answers = [
-        [(single_token(a, tokenizer), 1.0) for a in pair.correct]
-        + [(single_token(a, tokenizer), -1.0) for a in pair.incorrect]
-        for pair in pairs
-    ]
+    words = {answer for pair in pairs for answer in (*pair.correct, *pair.incorrect)}
+    ids = {word: single_token(word, tokenizer) for word in sorted(words)}
+    answers = [[(ids[a], 1.0) for a in pair.correct] + [(ids[a], -1.0) for a in pair.incorrect] for pair in pairs]
     width, k = max(map(len, clean)), max(map(len, answers))
     pad = [row + [(0, 0.0)] * (k - len(row)) for row in answers]
     kinds = [(pair.template, len(row)) for pair, row in zip(pairs, clean)]

@@ -170,7 +170,9 @@ def _compare(subject: Subject, ours: Tensor, theirs: Tensor, what: str) -> None:
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     if not (folder / "config.json").is_file():
         raise BadCheckpoint(f"{folder / 'config.json'} does not exist: a Hugging Face checkpoint folder was expected.")
     try:
