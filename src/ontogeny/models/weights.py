@@ -34,6 +34,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "swish": "silu",
     "relu": "relu",
 }
+OLMO_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,110 @@ def _gpt_neox(model: Any) -> Weights:
     return Weights(architecture, base.embed_in.weight.detach(), None, tuple(blocks), *unembed)
 
 
-FAMILIES: dict[str, Callable[[Any], Weights]] = {"gpt_neox": _gpt_neox}
+def _gpt2(model: Any) -> Weights:
+    """GPT-2: sequential blocks, learned positions, tied unembedding."""
+    config, base = model.config, model.transformer
+    H, d = config.n_head, config.n_embd
+    _require(config.scale_attn_weights, "gpt2", "attention without its scale")
+    _require(not config.scale_attn_by_inverse_layer_idx, "gpt2", "scale_attn_by_inverse_layer_idx")
+    _require(not config.add_cross_attention, "gpt2", "cross attention")
+    architecture = Architecture(
+        n_layers=config.n_layer,
+        n_heads=H,
+        d_model=d,
+        d_head=d // H,
+        d_mlp=config.n_inner or 4 * d,
+        vocab=config.vocab_size,
+        parallel=False,
+        norm="layer",
+        eps=config.layer_norm_epsilon,
+        activation=_activation("gpt2", config.activation_function),
+        gated=False,
+        rotary=0,
+        rotary_base=1.0,
+        context=config.n_positions,
+    )
+    blocks = [
+        _block(
+            *_layer_norm(layer.ln_1).fold(layer.attn.c_attn.weight, layer.attn.c_attn.bias),
+            layer.attn.c_proj.weight,
+            layer.attn.c_proj.bias,
+            *_layer_norm(layer.ln_2).fold(layer.mlp.c_fc.weight, layer.mlp.c_fc.bias),
+            layer.mlp.c_proj.weight,
+            layer.mlp.c_proj.bias,
+        )
+        for layer in base.h
+    ]
+    unembed = _layer_norm(base.ln_f).fold(model.get_output_embeddings().weight.T, None)
+    return Weights(architecture, base.wte.weight.detach(), base.wpe.weight.detach(), tuple(blocks), *unembed)
+
+
+def _llama(model: Any) -> Weights:
+    """Llama, Qwen2 and OLMo: sequential blocks, full rotary, gated MLP; RMSNorm, or LayerNorm without parameters.
+
+    With grouped-query attention each query head gets its group's key and value projections, and with them its own key
+    and value readers: the graph has 3H head slots a layer, as without groups.
+    """
+    config, base, family = model.config, model.model, model.config.model_type
+    H, d = config.num_attention_heads, config.hidden_size
+    size = getattr(config, "head_dim", None) or d // H
+    groups = H // config.num_key_value_heads
+    rope = config.rope_parameters
+    _require(rope.get("rope_type", "default") == "default", family, f"rope_type {rope.get('rope_type')!r}")
+    _require(getattr(config, "clip_qkv", None) is None, family, "clip_qkv")
+    _require(not getattr(config, "use_sliding_window", False), family, "a sliding window")
+    norm = _no_norm if family == "olmo" else _rms_norm
+    architecture = Architecture(
+        n_layers=config.num_hidden_layers,
+        n_heads=H,
+        d_model=d,
+        d_head=size,
+        d_mlp=config.intermediate_size,
+        vocab=config.vocab_size,
+        parallel=False,
+        norm=norm(base.norm).kind,
+        eps=OLMO_EPSILON if family == "olmo" else config.rms_norm_eps,
+        activation=_activation(family, config.hidden_act),
+        gated=True,
+        rotary=size,
+        rotary_base=float(rope["rope_theta"]),
+        context=config.max_position_embeddings,
+    )
+
+    def for_each_query(weight: Tensor) -> Tensor:
+        return weight.view(-1, size, *weight.shape[1:]).repeat_interleave(groups, dim=0).flatten(0, 1)
+
+    blocks = []
+    for layer in base.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        slots = (attention.q_proj, attention.k_proj, attention.v_proj)
+        weights = [slots[0].weight, *(for_each_query(slot.weight) for slot in slots[1:])]
+        biases = None
+        if slots[0].bias is not None:
+            biases = torch.cat([slots[0].bias, *(for_each_query(slot.bias) for slot in slots[1:])])
+        into = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+        into_bias = None if mlp.gate_proj.bias is None else torch.cat([mlp.gate_proj.bias, mlp.up_proj.bias])
+        blocks.append(
+            _block(
+                *norm(layer.input_layernorm).fold(torch.cat(weights).T, biases),
+                attention.o_proj.weight.T,
+                attention.o_proj.bias,
+                *norm(layer.post_attention_layernorm).fold(into.T, into_bias),
+                mlp.down_proj.weight.T,
+                mlp.down_proj.bias,
+            )
+        )
+    unembed = norm(base.norm).fold(model.get_output_embeddings().weight.T, None)
+    return Weights(architecture, base.embed_tokens.weight.detach(), None, tuple(blocks), *unembed)
+
+
+FAMILIES: dict[str, Callable[[Any], Weights]] = {
+    "gpt_neox": _gpt_neox,
+    "gpt2": _gpt2,
+    "llama": _llama,
+    "qwen2": _llama,
+    "olmo": _llama,
+}
 
 
 def _block(
@@ -201,6 +305,14 @@ def _block(
 
 def _layer_norm(module: Any) -> Norm:
     return Norm("layer", getattr(module, "weight", None), getattr(module, "bias", None))
+
+
+def _rms_norm(module: Any) -> Norm:
+    return Norm("rms", module.weight, None)
+
+
+def _no_norm(module: Any) -> Norm:  # noqa: ARG001
+    return Norm("layer", None, None)
 
 
 def _activation(family: str, name: str) -> Activation:
