@@ -40,7 +40,7 @@ from ontogeny.core.results import (
     Faithfulness,
     TaskAnalysis,
 )
-from ontogeny.models.subject import Subject
+from ontogeny.models.subject import Subject, pair_logits
 from ontogeny.params import AnalyseParams
 from ontogeny.patching import CircuitEvaluator
 
@@ -103,8 +103,7 @@ def analyse_behaviour(subject: Subject, batches: Batches, settings: AnalyseParam
     """Behaviour on every split."""
     found = {}
     for split, batch in batches.items():
-        clean, corrupted = (subject.logits(tokens, batch.lengths) for tokens in (batch.clean, batch.corrupted))
-        found[split] = behaviour_of(clean, corrupted, batch, settings.behaviour)
+        found[split] = behaviour_of(*pair_logits(subject, batch), batch, settings.behaviour)
     return found
 
 

@@ -99,6 +99,16 @@ def align_pairs(subject: Subject, batch: PairBatch, *, share_prefix: bool = True
     return AlignedPairs(clean[:, start:], corrupted[:, start:], plan)
 
 
+def pair_logits(
+    subject: Subject, batch: PairBatch
+) -> tuple[Float[Tensor, "pairs vocab"], Float[Tensor, "pairs vocab"]]:
+    """Logits at the read position of the clean and of the corrupted prompts; their shared prefix is run once."""
+    pairs = align_pairs(subject, batch)
+    finals = (run(subject.weights, embed(subject.weights, t), pairs.plan).final for t in (pairs.clean, pairs.corrupted))
+    clean, corrupted = (read_logits(subject.weights, final) for final in finals)
+    return clean, corrupted
+
+
 def pairs_within(subject: Subject, batch: PairBatch, budget: int = 2**30) -> int:
     """How many pairs of this batch can be worked on at once, so that all writers' outputs fit into `budget` bytes."""
     a = subject.architecture

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from ontogeny.core.errors import BadCheckpoint, UnsupportedModel
 from ontogeny.core.graph import GraphSpec
 from ontogeny.models.forward import embed, plan_runs, right_align, run
-from ontogeny.models.subject import align_pairs, check_subject, load_subject, pairs_within, subject_of
+from ontogeny.models.subject import align_pairs, check_subject, load_subject, pair_logits, pairs_within, subject_of
 from support.engine import NaiveNeoX, neox_model, neox_subject, random_batch, see_all
 
 
@@ -50,6 +50,14 @@ def test_a_shared_prefix_changes_nothing():
     assert 0 < pairs.plan.layout.start < 9
     late = run(subject.weights, embed(subject.weights, pairs.clean), pairs.plan)
     torch.testing.assert_close(late.final, whole.final, atol=1e-12, rtol=0)
+
+
+def test_both_prompts_of_a_pair_at_once():
+    subject, batch = neox_subject(), random_batch(padded=True, first=3, tokens=9)
+    clean, corrupted = pair_logits(subject, batch)
+    torch.testing.assert_close(clean, subject.logits(batch.clean, batch.lengths), atol=1e-12, rtol=0)
+    torch.testing.assert_close(corrupted, subject.logits(batch.corrupted, batch.lengths), atol=1e-12, rtol=0)
+    assert (clean - corrupted).abs().max() > 0.1
 
 
 def test_right_align_on_paper():
