@@ -12,10 +12,11 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from ontogeny.series import scale_colours
 
 Format = Literal["png", "svg"]
 P = ParamSpec("P")
@@ -112,17 +113,6 @@ def render(figure: Figure, kind: Format, dpi: int = 120) -> bytes:
     with look():
         figure.savefig(stream, format=kind, dpi=dpi, metadata=metadata)
     return stream.getvalue()
-
-
-def scale_colours(rows: pd.DataFrame) -> dict[str, str]:
-    """A colour for each scale, dark for the largest; the same scales always get the same colours.
-
-    `rows` needs the columns scale and parameters.
-    """
-    sizes = rows.groupby("scale")["parameters"].max().sort_values(kind="stable", ascending=False)
-    ramp = mpl.colormaps["viridis"]
-    places = [0.5] if len(sizes) == 1 else [0.80 * i / (len(sizes) - 1) for i in range(len(sizes))]
-    return {str(scale): to_hex(ramp(place)) for scale, place in zip(sizes.index, places)}
 
 
 def members_in_order(rows: pd.DataFrame) -> list[str]:

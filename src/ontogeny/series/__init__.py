@@ -5,6 +5,7 @@ and one row a model and task. Nothing here reads a disk, a tracker or a clock.
 """
 
 from ontogeny.series.onset import Onset, onset, onsets
+from ontogeny.series.palette import scale_colours
 from ontogeny.series.quantities import (
     HEADLINE_SPLITS,
     Measure,
@@ -35,6 +36,7 @@ __all__ = [
     "node_strengths",
     "onset",
     "onsets",
+    "scale_colours",
     "similarity",
     "similarity_quantity",
     "summary",

@@ -69,7 +69,8 @@ def measures(result: TaskAnalysis, graph: GraphSpec) -> dict[str, Measure]:
 
 
 def _behaviours(result: TaskAnalysis) -> Iterator[tuple[str, Measure]]:
-    for split, behaviour in result.behaviour.items():
+    for split in [split for split in HEADLINE_SPLITS if split in result.behaviour]:
+        behaviour = result.behaviour[split]
         for name in _ESTIMATES:
             yield behaviour_quantity(split, name), _estimate(behaviour, name)
 

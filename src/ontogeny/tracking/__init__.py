@@ -6,6 +6,15 @@ marks what no longer belongs to the current settings, and clears what a killed p
 
 from ontogeny.tracking.content import Projection, settings_of
 from ontogeny.tracking.publishing import PublishReport, publish
-from ontogeny.tracking.store import Store, open_store, ui_command
+from ontogeny.tracking.store import Store, open_store, ui_command, view_addresses
 
-__all__ = ["Projection", "PublishReport", "Store", "open_store", "publish", "settings_of", "ui_command"]
+__all__ = [
+    "Projection",
+    "PublishReport",
+    "Store",
+    "open_store",
+    "publish",
+    "settings_of",
+    "ui_command",
+    "view_addresses",
+]

@@ -14,14 +14,16 @@ import math
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
-from ontogeny.core.results import CheckpointAnalysis, TaskAnalysis
+from ontogeny.core.exchange import to_eap_ig
+from ontogeny.core.results import CheckpointAnalysis, ModelFacts, TaskAnalysis
 from ontogeny.params import Params
 from ontogeny.records import MemberRecord
-from ontogeny.series import HEADLINE_SPLITS, Trajectory, measures
+from ontogeny.series import HEADLINE_SPLITS, Trajectory, measures, scale_colours
 
 CHECKPOINTS: Final = "checkpoints"
 TRAJECTORIES: Final = "trajectories"
@@ -32,19 +34,21 @@ NOTE: Final = "mlflow.note.content"
 
 EXPERIMENT_NOTES: Final = {
     CHECKPOINTS: (
-        "**One run is one task at one training checkpoint of one model.**\n\n"
-        "Filter, e.g. `tags.current = 'true' and tags.task = 'ioi' and tags.status = 'found'`; sort by the metric "
-        "`tokens`. Open a run: *Overview* has its numbers, *Artifacts* the circuit as a picture "
-        "(`circuit/circuit.png`), as a page (`circuit/circuit.html`), as a table (`circuit/edges.csv`) and as JSON "
-        "that the EAP-IG library reads. To see how a number moves during training, go to the experiment that ends "
-        "in `/trajectories`."
+        "**One run is one task at one training checkpoint of one model.** "
+        "Tables, ready made (also under *Views*, top right): {links}. Filter by tags, e.g. "
+        "`tags.current = 'true' and tags.task = 'ioi' and tags.scale = 'large' and tags.status = 'found'`.\n\n"
+        "Open a run: *Overview* has its numbers; *Artifacts* the circuit as a picture (`circuit/circuit.png`), as a "
+        "page (`circuit/circuit.html`), as a table (`circuit/edges.csv`) and as JSON that the EAP-IG library reads, "
+        "and the faithfulness curve. Runs of earlier settings stay, tagged `current = 'false'`. How a number moves "
+        "during training is shown by the experiment that ends in `/trajectories`."
     ),
     TRAJECTORIES: (
-        "**One run is one task followed through the training of one model.**\n\n"
-        "Open *Chart view* (the button above the table) and filter `tags.current = 'true' and tags.task = 'ioi'`: each "
-        "line is a model, the x axis is the training step (switch it to a log axis in a chart's settings). "
-        "`behaviour/held_out/metric` shows when the ability appears, `circuit/edges` how large its circuit is, "
-        "`similarity/...` how alike consecutive circuits are."
+        "**One run is one task followed through the training of one model.** "
+        "Charts that lay the scales over each other, ready made (also under *Views*, top right): {links}.\n\n"
+        "The x axis is the training step. `behaviour/held_out/metric` shows when the ability appears, `circuit/edges` "
+        "how large its circuit is (no point where none was found), `similarity/...` how alike consecutive circuits "
+        "are. Filter: `tags.current = 'true' and tags.task = 'ioi'`. Single checkpoints, with pictures of their "
+        "circuits, are in the experiment that ends in `/checkpoints`."
     ),
 }
 _SECTIONS: Final = ("datasets", "analyse")
@@ -110,6 +114,11 @@ class Projection:
     commit: str | None = None
     """Of git."""
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks, in the order of the records."""
+        return tuple(dict.fromkeys(task for r in self.records for a in r.analyses for task in a.tasks))
+
     def runs(self) -> Iterator[PlannedRun]:
         """Every run of the study."""
         for record in self.records:
@@ -158,11 +167,11 @@ class Projection:
             "edges": graph.n_edges,
         }
         return RunContent(
-            name=f"{ref.member} step {ref.step} {task}",
+            name=f"{ref.member} {ref.step} {task}",
             tags=tags,
             params=_flat({"model": facts, **sections}),
             points=_checkpoint_points(analysis, result, seconds),
-            files=_checkpoint_files(result, self.bundle(job)),
+            files=_checkpoint_files(model, result, self.bundle(job)),
             dataset=(task, result.dataset_digest),
             seconds=seconds,
         )
@@ -204,7 +213,12 @@ class Projection:
     def _tags(self, suite: str, member: str, scale: str, seed: int, task: str, fingerprint: str) -> dict[str, str]:
         tags = {"suite": suite, "member": member, "scale": scale, "seed": str(seed), "task": task}
         tags |= {FINGERPRINT: fingerprint, CURRENT: "true", "mlflow.source.name": "ontogeny"}
+        tags["mlflow.runColor"] = self._colours[scale]
         return tags | ({"git_commit": self.commit, "mlflow.source.git.commit": self.commit} if self.commit else {})
+
+    @cached_property
+    def _colours(self) -> dict[str, str]:
+        return scale_colours(self.trajectory.summary)
 
     def _moment(self, job: str) -> float:
         known = self.finished_at(job)
@@ -243,11 +257,13 @@ def _trajectory_points(rows: pd.DataFrame, moments: Mapping[int, float], now: fl
                 yield Point(quantity + suffix, value, step, seconds)
 
 
-def _checkpoint_files(result: TaskAnalysis, bundle: bytes | None) -> dict[str, bytes]:
+def _checkpoint_files(model: ModelFacts, result: TaskAnalysis, bundle: bytes | None) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     found = result.circuit
     if found.circuit is not None and result.scores is not None:
         files["circuit/edges.csv"] = _edge_table(result).encode()
+        graph = to_eap_ig(found.circuit, result.scores, model.d_model)
+        files["circuit/eap_ig.json"] = json.dumps(graph, separators=(",", ":")).encode()
     if found.curve:
         files["faithfulness/curve.csv"] = _curve_table(result).encode()
     if bundle is not None:
@@ -308,8 +324,8 @@ def _trajectory_note(record: MemberRecord, task: str, onset: Any, last: Checkpoi
     return (
         f"**{task}** through the training of `{record.member}` ({last.model.parameters:,} parameters): "
         f"{len(record.analyses)} checkpoints, the last at step {last.ref.step:,}.\n\n{appears}\n\n"
-        "*Model metrics* draws every number against the training step; select several runs and *Compare* to lay "
-        "scales over each other."
+        "*Model metrics* draws every number against the training step; the experiment's *Views* lay scales over "
+        "each other."
     )
 
 

@@ -27,6 +27,7 @@ from ontogeny.tracking.content import (
     RunContent,
 )
 from ontogeny.tracking.store import Store
+from ontogeny.tracking.views import saved_views, view_links
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,7 +111,7 @@ def _attempt(projection: Projection, store: Store, plan: Sequence[PlannedRun], t
         client = None
         try:
             client = store.client()
-            shelves = {kind: _shelf(client, store, projection.study, kind, tally) for kind in KINDS}
+            shelves = {kind: _shelf(client, store, projection.study, kind, projection.tasks, tally) for kind in KINDS}
             for kind, shelf in shelves.items():
                 wanted = [run for run in plan if run.kind == kind]
                 _add_missing(client, shelf, wanted, tally)
@@ -127,18 +128,16 @@ def _store_errors() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError, OSError
 
 
-def _shelf(client: MlflowClient, store: Store, study: str, kind: str, tally: _Tally) -> _Shelf:
+def _shelf(client: MlflowClient, store: Store, study: str, kind: str, tasks: Sequence[str], tally: _Tally) -> _Shelf:
     """The experiment, made if need be; leftovers and doubles are deleted."""
     name = f"{study}/{kind}"
     found = client.get_experiment_by_name(name)
-    if found is None:
-        identity = client.create_experiment(name, store.artifact_location(name), {NOTE: EXPERIMENT_NOTES[kind]})
-    else:
-        identity = found.experiment_id
-        if found.lifecycle_stage == "deleted":
-            client.restore_experiment(identity)
-        if found.tags.get(NOTE) != EXPERIMENT_NOTES[kind]:
-            client.set_experiment_tag(identity, NOTE, EXPERIMENT_NOTES[kind])
+    identity = client.create_experiment(name, store.artifact_location(name)) if found is None else found.experiment_id
+    if found is not None and found.lifecycle_stage == "deleted":
+        client.restore_experiment(identity)
+    for key, value in experiment_tags(kind, identity, tasks).items():
+        if found is None or found.tags.get(key) != value:
+            client.set_experiment_tag(identity, key, value)
     shelf = _Shelf(identity)
     for run in _all_runs(client, identity):
         fingerprint = run.data.tags.get(FINGERPRINT)
@@ -151,6 +150,12 @@ def _shelf(client: MlflowClient, store: Store, study: str, kind: str, tally: _Ta
             tally.removed += 1
     _sweep(client, shelf, tally)
     return shelf
+
+
+def experiment_tags(kind: str, experiment: str, tasks: Sequence[str]) -> dict[str, str]:
+    """Description, saved views, and the word that makes the UI open on runs instead of on traces."""
+    note = EXPERIMENT_NOTES[kind].format(links=view_links(kind, experiment, tasks))
+    return {NOTE: note, "mlflow.experimentKind": "custom_model_development"} | saved_views(kind, tasks)
 
 
 def _all_runs(client: MlflowClient, experiment: str) -> Iterable[Run]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from ontogeny.core.errors import OntogenyError
+from ontogeny.tracking.views import tasks_of_views, view_address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -166,7 +167,7 @@ def open_store(project: Path, uri: str | None = None) -> Store:
 
 
 def ui_command(project: Path, *, uri: str | None = None, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """The command that serves MLflow's user interface on a project's store.
+    """The command that serves MLflow's user interface on a project's store; the log says where to look.
 
     Raises:
         OntogenyError: the store is a server, which has its own; or nothing was published yet.
@@ -176,11 +177,22 @@ def ui_command(project: Path, *, uri: str | None = None, host: str = "127.0.0.1"
         raise OntogenyError(f"{store.uri} is an MLflow server and has its own user interface: open it in a browser.")
     if store.database is not None and not store.database.exists():
         raise OntogenyError(f"{store.database} does not exist yet: run `make study` or `ontogeny publish` first.")
-    _prepare_environment(server=False)
+    for title, address in view_addresses(store, f"http://{host}:{port}/").items():
+        log.info("%s: %s", title, address)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     if store.database is not None:
         command += ["--default-artifact-root", (store.database.parent / "artifacts").as_uri()]
     return [*command, "--workers", "1", "--host", host, "--port", str(port)]
+
+
+def view_addresses(store: Store, base: str) -> dict[str, str]:
+    """Where a browser finds the saved views: by title."""
+    addresses = {}
+    for experiment in store.client().search_experiments():
+        for task in tasks_of_views(experiment.tags):
+            kind = experiment.name.rpartition("/")[2]
+            addresses[f"{experiment.name}, {task}"] = base + view_address(kind, experiment.experiment_id, task)
+    return addresses
 
 
 def _write_ahead() -> None:

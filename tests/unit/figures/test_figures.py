@@ -17,7 +17,7 @@ import pytest
 from ontogeny.figures import FIGURES, curve_rows, diagram_rows, draw_bundle, open_bundle, pictures
 from ontogeny.figures.curve import final_curve_rows
 from ontogeny.figures.diagram import draw_diagram, node_of, place
-from ontogeny.figures.style import TASK_TITLES, new_figure, render, scale_colours, short, task_title, token_axis
+from ontogeny.figures.style import TASK_TITLES, new_figure, render, short, task_title, token_axis
 from ontogeny.figures.training import (
     behaviour_rows,
     draw_behaviour,
@@ -27,7 +27,7 @@ from ontogeny.figures.training import (
     size_rows,
 )
 from ontogeny.params import TrajectoryParams
-from ontogeny.series import Trajectory, follow
+from ontogeny.series import Trajectory, follow, scale_colours
 from support.synthetic_study import SCALES, STEPS, TASKS, member, study
 
 RECORDS = study(steps=(*STEPS[:2], *STEPS[8:]))

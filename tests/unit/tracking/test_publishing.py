@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +26,7 @@ from ontogeny.figures import draw_bundle
 from ontogeny.params import AnalyseParams, TrajectoryParams
 from ontogeny.records import MemberRecord
 from ontogeny.series import follow, measures
-from ontogeny.tracking import Projection, Store, open_store, publish
+from ontogeny.tracking import Projection, Store, open_store, publish, view_addresses
 from support.synthetic_study import member
 
 STEPS = (0, 512, 1722)
@@ -181,10 +184,38 @@ def test_trajectory_runs_have_the_training_step_as_step(published: Store) -> Non
 
 def test_experiments_explain_themselves(published: Store) -> None:
     client = MlflowClient(published.uri)
-    for kind, word in (("checkpoints", "one training checkpoint"), ("trajectories", "log axis")):
+    for kind, word in (("checkpoints", "one training checkpoint"), ("trajectories", "through the training")):
         experiment = client.get_experiment_by_name(f"test/{kind}")
         assert experiment is not None
         assert word in experiment.tags["mlflow.note.content"]
+
+
+def test_each_task_has_a_saved_view_that_the_ui_can_read(published: Store) -> None:
+    """The UI keeps a view as deflated JSON in a tag of the experiment."""
+    client = MlflowClient(published.uri)
+    for kind, key in (("checkpoints", "selectedColumns"), ("trajectories", "compareRunCharts")):
+        experiment = client.get_experiment_by_name(f"test/{kind}")
+        assert experiment is not None
+        assert len([tag for tag in experiment.tags if tag.startswith("mlflow.sharedViewState.")]) == len(TASKS)
+        view = json.loads(experiment.tags["mlflow.sharedViewState.ontogeny-ioi"])
+        word, _, packed = view["state"].partition(";")
+        state = json.loads(zlib.decompress(base64.b64decode(packed)))
+        assert word == "deflate"
+        shown = {chart if isinstance(chart, str) else f"metrics.`{chart['metricKey']}`" for chart in state[key]}
+        metrics = {f"metrics.`{name}`" for run in runs_of(published, kind) for name in run.data.metrics}
+        assert "metrics.`behaviour/held_out/metric`" in shown
+        assert {name for name in shown if name.startswith("metrics.")} <= metrics
+        found = client.search_runs([experiment.experiment_id], state["searchFilter"])
+        assert {run.data.tags["task"] for run in found} == {"ioi"}
+        note = experiment.tags["mlflow.note.content"]
+        assert f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=ontogeny-ioi" in note
+    addresses = view_addresses(published, "http://here:1/")
+    assert len(addresses) == 2 * len(TASKS)
+    assert addresses["test/trajectories, ioi"].startswith("http://here:1/#/experiments/")
+
+
+def test_runs_of_a_scale_have_its_colour(published: Store) -> None:
+    assert {run.data.tags["mlflow.runColor"] for run in runs_of(published)} == {"#2a788e"}
 
 
 def test_publishing_again_adds_nothing(store: Store) -> None:

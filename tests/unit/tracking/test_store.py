@@ -126,12 +126,14 @@ def test_a_database_of_a_newer_mlflow_is_refused_with_advice(tmp_path: Path, bla
         publish(projection(small()), Store(f"sqlite:///{copy}"))
 
 
-def test_command_of_the_ui(tmp_path: Path) -> None:
+def test_command_of_the_ui(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(OntogenyError, match="run `make study`"):
         ui_command(tmp_path)
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").touch()
-    command = ui_command(tmp_path, port=5123)
+    with caplog.at_level("INFO"):
+        command = ui_command(tmp_path, port=5123)
+    assert "viewStateShareKey" not in caplog.text, "an empty store has no views"
     assert command[:3] == [sys.executable, "-m", "mlflow"]
     assert f"sqlite:///{tmp_path}/mlruns/mlflow.db" in command
     assert command[-1] == "5123"
