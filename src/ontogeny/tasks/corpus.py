@@ -1,9 +1,8 @@
 """The ladder's corpus: documents, their tokens, and the tokenizer trained on them (METHODS 11).
 
-A document is one to three sentences. Sentences that nothing before them decides are ordinary text; a document's kinds
-are drawn from a mix given as shares of *sentences*. The corpus folder holds `train.txt` and `held_out.txt` (a document
-a line), `tokenizer/` (a Hugging Face folder) and `tokens.safetensors` with, for the training text, `ids`, `roles` (0
-undecided, 1 ordinary, 2 decided by the text before) and `starts` (first token of each document).
+A document is one to three sentences, their kinds drawn from a mix of shares. The corpus folder holds `train.txt` and
+`held_out.txt` (a document a line), `tokenizer/` (a Hugging Face folder) and `tokens.safetensors` with, for the training
+text, `ids`, `roles` (0 pure chance, 1 ordinary, 2 decided by the text before) and `starts` (where documents begin).
 """
 
 from __future__ import annotations
