@@ -130,6 +130,7 @@ def _open(profile: str | None, params: Path | None = None, *, prepare: bool = Fa
     """The study that the arguments name; with `prepare`, a profile's folder is made or brought up to date."""
     from ontogeny.execution.places import places_at
     from ontogeny.params import load_params
+    from ontogeny.stages.check import check_study_name
     from ontogeny.stages.reproduce import prepare_profile, profile_file
     from ontogeny.stages.study import open_study
 
@@ -143,7 +144,7 @@ def _open(profile: str | None, params: Path | None = None, *, prepare: bool = Fa
     file = params if params is not None else profile_file(places.project, str(profile))
     chosen = places.profile(file.stem)
     if prepare:
-        load_params(file)
+        check_study_name(load_params(file), file, places.project)
         prepare_profile(chosen, file)
     return open_study(chosen.study)
 

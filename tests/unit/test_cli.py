@@ -60,6 +60,8 @@ def test_every_command_explains_itself(command: str) -> None:
         (["stage", "corpus", "ioi"], "has no items"),
         (["study", "tiny", "--params", "params/tiny.yaml"], "not both"),
         (["study", "--params", "nowhere.yaml"], "nowhere.yaml does not exist"),
+        (["study", "--params", "params.yaml"], "tracking.study: 'default' is the name of the study in params.yaml"),
+        (["summary"], "data/analyses/tiny-s0/manifest.json does not exist: run `make study`"),
     ],
 )
 def test_bad_arguments_are_refused(project: Path, arguments: list[str], said: str) -> None:

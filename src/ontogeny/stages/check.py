@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ontogeny.core.errors import OntogenyError
-from ontogeny.params import Params
+from ontogeny.params import Params, load_params
 
 
 def check_params(params: Params) -> None:
@@ -31,3 +33,17 @@ def check_params(params: Params) -> None:
             problems.append(f"  datasets.corruptions.{name}: no corruption {corruption!r}; choose from {allowed}")
     if problems:
         raise OntogenyError("params.yaml is refused:\n" + "\n".join(problems))
+
+
+def check_study_name(params: Params, file: Path, project: Path) -> None:
+    """Refuse a profile that bears the name of the project's own study: each would retire the other's runs in MLflow.
+
+    Raises:
+        OntogenyError: it does; the message says where to change it.
+    """
+    own = load_params(project / "params.yaml").tracking.study
+    if params.tracking.study == own:
+        raise OntogenyError(
+            f"{file} is refused:\n  tracking.study: {own!r} is the name of the study in params.yaml; "
+            f"give this one a name of its own, e.g. {file.stem}"
+        )
