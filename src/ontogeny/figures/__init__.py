@@ -16,7 +16,7 @@ from ontogeny.figures.bundle import draw_bundle, open_bundle
 from ontogeny.figures.curve import curve_rows, draw_curve, draw_final_curves, final_curve_rows
 from ontogeny.figures.diagram import diagram_rows, draw_diagram
 from ontogeny.figures.overview import draw_overview, overview_rows
-from ontogeny.figures.style import Format, render
+from ontogeny.figures.style import Format, render, styled
 from ontogeny.figures.training import (
     behaviour_rows,
     draw_behaviour,
@@ -125,7 +125,7 @@ FIGURES: dict[str, FigureKind] = {
         FigureKind(
             "faithfulness",
             "Faithfulness by circuit size at the end of training.",
-            lambda records, _: final_curve_rows(records),
+            lambda records, trajectory: styled(final_curve_rows(records), trajectory.table),
             draw_final_curves,
         ),
         FigureKind(

@@ -16,7 +16,7 @@ from ontogeny.figures.curve import curve_rows, draw_curve
 from ontogeny.figures.diagram import diagram_rows, draw_diagram
 from ontogeny.figures.style import render
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key: raised when the pictures change."""
 _DPI = 90
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -115,6 +115,28 @@ def render(figure: Figure, kind: Format, dpi: int = 120) -> bytes:
     return stream.getvalue()
 
 
+def styled(rows: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with the look of each member: colour and marker say the scale, dashes the seed.
+
+    The look depends on all members of the study (`everyone`: member, scale, seed, parameters) and not on those that
+    happen to have a row, so it is the same in all pictures. The columns are `label`, `colour`, `marker`, `dashes`.
+    """
+    known = everyone[everyone["parameters"].notna()].drop_duplicates("member")
+    colours = scale_colours(known)
+    seeds = sorted(set(known["seed"]))
+    places = {scale: place for place, scale in enumerate(colours)}
+    look_of = pd.DataFrame(
+        {
+            "member": known["member"],
+            "label": known["scale"] if len(seeds) == 1 else known["member"],
+            "colour": [colours[scale] for scale in known["scale"]],
+            "marker": [MARKERS[places[scale] % len(MARKERS)] for scale in known["scale"]],
+            "dashes": [seeds.index(seed) % len(LINE_STYLES) for seed in known["seed"]],
+        }
+    )
+    return rows.merge(look_of, on="member", how="left")
+
+
 def members_in_order(rows: pd.DataFrame) -> list[str]:
     """Members from the largest scale to the smallest, then by seed."""
     order = rows.drop_duplicates("member").sort_values(["parameters", "scale", "seed"], ascending=[False, True, True])
@@ -122,42 +144,36 @@ def members_in_order(rows: pd.DataFrame) -> list[str]:
 
 
 def member_styles(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Line style of each member: colour and marker say the scale, dashes the seed."""
-    colours = scale_colours(rows)
-    facts = _facts(rows)
-    seeds = sorted({seed for _, seed, _ in facts.values()})
-    styles = {}
-    for member in members_in_order(rows):
-        scale, seed, _ = facts[member]
-        styles[member] = {
-            "color": colours[scale],
-            "marker": MARKERS[list(colours).index(scale) % len(MARKERS)],
-            "linestyle": LINE_STYLES[seeds.index(seed) % len(LINE_STYLES)],
-        }
-    return styles
+    """How the line of each member is drawn, from the columns of `styled`."""
+    firsts = rows.drop_duplicates("member").set_index("member").loc[members_in_order(rows)]
+    return {
+        str(member): {"color": colour, "marker": marker, "linestyle": LINE_STYLES[dashes]}
+        for member, colour, marker, dashes in zip(firsts.index, firsts["colour"], firsts["marker"], firsts["dashes"])
+    }
+
+
+def member_labels(rows: pd.DataFrame) -> dict[str, str]:
+    """What each member is called: its scale where there is one seed, else its name."""
+    firsts = rows.drop_duplicates("member")
+    return dict(zip(firsts["member"].astype(str), firsts["label"].astype(str)))
 
 
 def member_handles(rows: pd.DataFrame) -> list[Line2D]:
-    """Legend entries: each member with its number of parameters."""
-    facts = _facts(rows)
-    many_seeds = len({seed for _, seed, _ in facts.values()}) > 1
-    handles = []
-    for member, style in member_styles(rows).items():
-        scale, _, parameters = facts[member]
-        label = f"{member if many_seeds else scale} ({short(parameters)})"
-        handles.append(Line2D([], [], **style, markeredgewidth=0, markersize=5.5, label=label))
+    """Legend entries: each scale with its number of parameters, then each seed if there are several."""
+    styles = member_styles(rows)
+    firsts = rows.drop_duplicates("member").set_index("member").loc[list(styles)]
+    handles: list[Line2D] = []
+    for scale, parameters in zip(firsts["scale"], firsts["parameters"]):
+        if not any(handle.get_gid() == scale for handle in handles):
+            style = styles[firsts.index[firsts["scale"] == scale][0]] | {"linestyle": "-"}
+            label = f"{scale} ({short(float(parameters))})"
+            handles.append(Line2D([], [], **style, markeredgewidth=0, markersize=5.5, label=label, gid=scale))
+    for handle in handles:
+        handle.set_gid(None)
+    if firsts["seed"].nunique() > 1:
+        dashes = dict(sorted(zip(firsts["seed"], firsts["dashes"])))
+        handles += [Line2D([], [], color=MUTED, linestyle=LINE_STYLES[d], label=f"seed {s}") for s, d in dashes.items()]
     return handles
-
-
-def _facts(rows: pd.DataFrame) -> dict[str, tuple[str, int, float]]:
-    """Scale, seed and parameters of each member."""
-    firsts = rows.drop_duplicates("member")
-    return {
-        str(member): (str(scale), int(seed), float(parameters))
-        for member, scale, seed, parameters in zip(
-            firsts["member"], firsts["scale"], firsts["seed"], firsts["parameters"]
-        )
-    }
 
 
 def mark_handle(label: str, marker: str, *, colour: str = INK, filled: bool = False, size: float = 5.5) -> Line2D:
@@ -190,16 +206,17 @@ def panel_grid(
     columns = min(columns, max(1, len(tasks)))
     lines = max(1, -(-len(tasks) // columns))
     panel = _TITLE + sum(heights) + _GAP * (len(heights) - 1) + _FOOT
-    head = 0.02 + _LINE * (bool(title) + len(legends))
+    entries = [line for handles in legends for line in _wrapped(handles, width)]
+    head = 0.02 + _LINE * (bool(title) + len(entries))
     foot = 0.28 if note else 0.04
     total = head + lines * panel + foot
     figure = new_figure(width, total)
     if title:
         figure.text(0.12 / width, 1 - 0.10 / total, title, va="top", fontsize=11, fontweight="bold")
-    for line, handles in enumerate(legends):
+    for line, handles in enumerate(entries):
         top = 1 - (0.06 + _LINE * (bool(title) + line)) / total
         figure.legend(
-            handles=list(handles), loc="upper left", bbox_to_anchor=(0.06 / width, top), ncols=max(1, len(handles)),
+            handles=handles, loc="upper left", bbox_to_anchor=(0.06 / width, top), ncols=len(handles),
             handlelength=2.2, columnspacing=1.6, borderaxespad=0, borderpad=0.3,
         )  # fmt: skip
     if note:
@@ -217,6 +234,20 @@ def panel_grid(
         for upper in axes[task][:-1]:
             upper.tick_params(labelbottom=False)
     return figure, axes
+
+
+def _wrapped(handles: Sequence[Line2D], width: float) -> list[list[Line2D]]:
+    """Legend entries in lines that fit, by the number of their letters."""
+    lines: list[list[Line2D]] = []
+    used = width
+    for handle in handles:
+        need = 0.56 + 0.072 * len(str(handle.get_label()))
+        if used + need > width:
+            lines.append([])
+            used = 0.1
+        lines[-1].append(handle)
+        used += need
+    return lines
 
 
 def task_title(task: str) -> str:

@@ -19,10 +19,12 @@ from ontogeny.figures.style import (
     drawn,
     mark_handle,
     member_handles,
+    member_labels,
     member_styles,
     members_in_order,
     panel_grid,
     short,
+    styled,
     token_axis,
 )
 from ontogeny.series import Trajectory, headline, similarity_quantity
@@ -48,7 +50,7 @@ def behaviour_rows(trajectory: Trajectory) -> pd.DataFrame:
     answers = trajectory.onsets[[*keys, "status", "step"]].rename(columns={"status": "onset_status", "step": "at"})
     merged = rows.merge(answers, on=keys, how="left")
     merged["onset"] = (merged["step"] == merged["at"]).fillna(False).astype(bool)
-    return merged.drop(columns="at").reset_index(drop=True)
+    return styled(merged.drop(columns="at").reset_index(drop=True), trajectory.table)
 
 
 @drawn
@@ -68,11 +70,12 @@ def draw_behaviour(rows: pd.DataFrame) -> Figure:
 def behaviour_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
     """One task."""
     axes.axhline(0, color=MUTED, linewidth=0.8)
-    absent = []
+    absent, labels = [], member_labels(rows)
+    pale = 0.16 / max(1, rows["seed"].nunique())
     for member in reversed(members_in_order(rows)):
         line = rows[rows["member"] == member].sort_values("step")
         x, style = line["tokens"].astype(float), styles[member]
-        axes.fill_between(x, line["low"], line["high"], color=style["color"], alpha=0.16, linewidth=0)
+        axes.fill_between(x, line["low"], line["high"], color=style["color"], alpha=pale, linewidth=0)
         axes.plot(x, line["value"], **style)
         start = line[line["onset"]]
         axes.plot(
@@ -80,7 +83,7 @@ def behaviour_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, 
             markerfacecolor="none", markeredgecolor=style["color"], markeredgewidth=1.7, zorder=5,
         )  # fmt: skip
         if not len(start):
-            absent.append(f"{line['scale'].iloc[0]}: onset {line['onset_status'].iloc[0]}")
+            absent.append(f"{labels[member]}: onset {line['onset_status'].iloc[0]}")
     if absent:
         text = "\n".join(reversed(absent))
         axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", fontsize=7.5, color=MUTED, linespacing=1.35)
@@ -97,9 +100,9 @@ def size_rows(trajectory: Trajectory) -> pd.DataFrame:
     wide = wide.rename(columns={name: name.removeprefix("circuit/") for name in _SIZE_QUANTITIES})
     wide.columns.name = None
     order = {task: place for place, task in enumerate(dict.fromkeys(trajectory.table["task"]))}
-    return wide.sort_values(["task", "member", "step"], key=lambda c: c.map(order) if c.name == "task" else c)[
-        [*_SHARED, "status", "edges", "best_edges", "cap"]
-    ].reset_index(drop=True)
+    wide = wide.sort_values(["task", "member", "step"], key=lambda c: c.map(order) if c.name == "task" else c)
+    columns = [*_SHARED, "status", "edges", "best_edges", "cap"]
+    return styled(wide[columns].reset_index(drop=True), trajectory.table)
 
 
 @drawn
@@ -136,7 +139,8 @@ def size_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]
         axes.set_ylim(1, 100)
         axes.text(0.5, 0.5, "no circuit", transform=axes.transAxes, ha="center", va="center", color=MUTED)
     else:
-        axes.set_ylim(max(0.7, least / 1.6), largest * 1.7)
+        spare = 1.7 if largest > 2 * least else 3.0
+        axes.set_ylim(max(0.7, least / spare), largest * spare)
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -144,10 +148,10 @@ def size_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]
 
 def status_strip(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
     """A line of marks a model: what the search said at each checkpoint."""
-    names = []
+    names, labels = [], member_labels(rows)
     for height, (member, style) in enumerate(reversed(styles.items())):
         line = rows[rows["member"] == member]
-        names.append(str(line["scale"].iloc[0]) if len(line) else member)
+        names.append(labels.get(member, member))
         for status, mark in STATUS_MARKS.items():
             x = line.loc[line["status"] == status, "tokens"].astype(float)
             pale = status == "not_learned"
@@ -175,7 +179,8 @@ def jaccard_rows(trajectory: Trajectory, kind: str = "edges") -> pd.DataFrame:
     for name in names.values():
         wide[name] = wide.get(name, np.nan)
     wide = wide.sort_values(["task", "member", "step"], key=lambda c: c.map(tasks) if c.name == "task" else c)
-    return wide[[*_SHARED, "kind", "value", "ewma", "status"]].reset_index(drop=True)
+    columns = [*_SHARED, "kind", "value", "ewma", "status"]
+    return styled(wide[columns].reset_index(drop=True), trajectory.table)
 
 
 @drawn
@@ -212,6 +217,8 @@ def jaccard_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, An
         axes.plot(smooth["tokens"].astype(float), smooth["ewma"], **(style | {"marker": ""}))
     axes.set_ylim(-0.03, 1.03)
     axes.yaxis.set_major_locator(MaxNLocator(5))
+    if not rows["value"].notna().any():
+        axes.text(0.5, 0.5, "no two circuits in a row", transform=axes.transAxes, ha="center", va="center", color=MUTED)
 
 
 def matched_jaccard_rows(trajectory: Trajectory) -> pd.DataFrame:

@@ -17,7 +17,18 @@ import pytest
 from ontogeny.figures import FIGURES, curve_rows, diagram_rows, draw_bundle, open_bundle, pictures
 from ontogeny.figures.curve import final_curve_rows
 from ontogeny.figures.diagram import draw_diagram, node_of, place
-from ontogeny.figures.style import TASK_TITLES, new_figure, render, short, task_title, token_axis
+from ontogeny.figures.style import (
+    TASK_TITLES,
+    member_handles,
+    member_labels,
+    member_styles,
+    new_figure,
+    render,
+    short,
+    styled,
+    task_title,
+    token_axis,
+)
 from ontogeny.figures.training import (
     behaviour_rows,
     draw_behaviour,
@@ -117,6 +128,31 @@ def test_scales_keep_their_colours_and_large_ones_are_darker() -> None:
     assert len(set(colours.values())) == len(SCALES)
     brightness = [sum(int(colours[s][i : i + 2], 16) for i in (1, 3, 5)) for s in ("deep", "wide", "small", "nano")]
     assert brightness == sorted(brightness)
+
+
+def test_a_member_looks_the_same_in_a_picture_that_shows_few(trajectory: Trajectory) -> None:
+    everyone = behaviour_rows(trajectory)
+    few = jaccard_rows(trajectory)
+    few = few[few["member"].isin(["small-s0", "wide-s0"])]
+    for rows in (few, styled(final_curve_rows(RECORDS[1:2]), trajectory.table)):
+        styles = member_styles(rows)
+        assert 0 < len(styles) < 4
+        assert styles.items() <= member_styles(everyone).items()
+    assert [h.get_label() for h in member_handles(everyone)] == [
+        "deep (1.15M)", "wide (800K)", "small (420K)", "nano (130K)"
+    ]  # fmt: skip
+
+
+def test_seeds_of_a_scale_share_its_colour_and_differ_in_dashes() -> None:
+    everyone = pd.DataFrame(
+        {"member": ["a-s0", "a-s1", "b-s1"], "scale": ["a", "a", "b"], "seed": [0, 1, 1], "parameters": [9, 9, 5]}
+    )
+    rows = styled(everyone, everyone)
+    styles = member_styles(rows)
+    assert styles["a-s0"]["color"] == styles["a-s1"]["color"] != styles["b-s1"]["color"]
+    assert styles["a-s0"]["linestyle"] != styles["a-s1"]["linestyle"] == styles["b-s1"]["linestyle"]
+    assert [h.get_label() for h in member_handles(rows)] == ["a (9)", "b (5)", "seed 0", "seed 1"]
+    assert member_labels(rows)["a-s0"] == "a-s0"
 
 
 def test_token_axis_shows_step_0_at_its_left_end() -> None:
