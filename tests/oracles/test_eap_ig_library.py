@@ -1,9 +1,11 @@
 """Scores and circuits against recorded outputs of the EAP-IG library (../shared/oracle, see its README).
 
-Its scores are (mean over 8 pairs) / 8 with the sign of ours. Two of its recordings carry effects of its own:
+Its scores are (mean over 8 pairs) / 8 with the sign of ours. Three of its recordings carry effects of its own:
 
 * ``exact``: the library prunes its graph in place, so when ``input->m0`` was taken out (m0's only input), m0 went with
   all its edges and stayed out for the rest of the sequence. The test follows that sequence and agrees to 1e-10.
+* ``ig_activations``: the moved embedding needs no gradient there, so that the library's hooks at the readers of block 0
+  do not fire in those m passes; ours do. The test leaves them out and agrees to 1e-10.
 * ``zero``: see `test_zero_ablation`.
 """
 
@@ -92,6 +94,20 @@ def test_scores(which: str, method: str, dtype: torch.dtype, tolerance: float):
     scores = score_edges(subject(dtype), batch(which), METHODS[method])
     assert expected.abs().max() > 0.1
     torch.testing.assert_close(scores.values.double(), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_ig_activations(dtype: torch.dtype, tolerance: float):
+    expected = arrays("scores_main.npz")["matrix_ig_activations5"] * PAIRS
+    settings = AttributionParams(method="eap_ig_activations", rule="right", steps=5)
+    ours = score_edges(subject(dtype), batch("main"), settings).values.double()
+    graph = subject(dtype).graph
+    in_block_0 = graph.reader_layers == 0
+    passes = 2 * graph.n_layers + 1
+    embedding = AttributionParams(method="eap_ig", rule="right", steps=5)
+    silent = score_edges(subject(dtype), batch("main"), embedding).values.double() / passes
+    assert silent[:, in_block_0].abs().max() > 0.01
+    torch.testing.assert_close(ours - silent * in_block_0, expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-6)])

@@ -102,17 +102,27 @@ class NaiveNeoX:
     def embed(self, tokens: Tensor) -> Tensor:
         return self.model.gpt_neox.embed_in(tokens)
 
-    def run(self, embedding: Tensor, see: Callable[[int, list[Tensor], Tensor], Tensor]) -> tuple[list[Tensor], Tensor]:
+    def run(
+        self,
+        embedding: Tensor,
+        see: Callable[[int, list[Tensor], Tensor], Tensor],
+        write: Callable[[int, Tensor], Tensor] = lambda _, z: z,
+    ) -> tuple[list[Tensor], Tensor]:
         """Outputs of all writers, and logits at every position, of one prompt ``[tokens, d_model]``.
 
-        ``see(reader, written, bias)`` gives the reader's input from the writers before it and the biases so far.
+        ``see(reader, written, bias)`` gives the reader's input from the writers before it and the biases so far;
+        ``write(writer, z)`` gives what a writer writes instead of z.
         """
         written, bias = [embedding], torch.zeros_like(embedding)
         for index, layer in enumerate(self.model.gpt_neox.layers):
-            heads = [self._head(index, layer, h, see, written, bias) for h in range(self.H)]
+            heads = [
+                write(self.graph.head_writer(index, h), self._head(index, layer, h, see, written, bias))
+                for h in range(self.H)
+            ]
             after = bias + layer.attention.dense.bias
             seen = (written, bias) if self.graph.parallel else (written + heads, after)
             mlp = layer.mlp(layer.post_attention_layernorm(see(self.graph.mlp_reader(index), *seen)))
+            mlp = write(self.graph.mlp_writer(index), mlp)
             written, bias = [*written, *heads, mlp], after
         final = self.model.gpt_neox.final_layer_norm(see(self.graph.logits_reader, written, bias))
         return written, self.model.get_output_embeddings()(final)
@@ -152,28 +162,36 @@ def naive_metric(logits: Tensor, batch: PairBatch, row: int) -> Tensor:
     return (values[batch.answer_ids[row]] * batch.answer_weights[row]).sum()
 
 
-def naive_scores(model: Any, batch: PairBatch, alphas: list[float]) -> Tensor:
-    """METHODS 3.3 by autograd, one prompt at a time: ``[pairs, writers, readers]``."""
+def naive_scores(model: Any, batch: PairBatch, points: list[tuple[float, tuple[int, ...]]]) -> Tensor:
+    """METHODS 3.3 by autograd, one prompt at a time: ``[pairs, writers, readers]``.
+
+    Each point is an alpha and the writers that are moved to ``corrupted + alpha (clean - corrupted)``.
+    """
     naive = NaiveNeoX(model)
     found = []
     for row in range(len(batch)):
         n = int(batch.lengths[row])
-        ends = [naive.embed(tokens[row, :n]) for tokens in (batch.clean, batch.corrupted)]
-        difference = [a - b for a, b in zip(naive.run(ends[0], see_all)[0], naive.run(ends[1], see_all)[0])]
+        embeddings = [naive.embed(tokens[row, :n]) for tokens in (batch.clean, batch.corrupted)]
+        clean, corrupted = (naive.run(x, see_all)[0] for x in embeddings)
         total = torch.zeros(naive.graph.n_writers, naive.graph.n_readers, dtype=torch.float64)
-        for alpha in alphas:
+        for alpha, moved in points:
             probes: dict[int, Tensor] = {}
+            fixed = {u: corrupted[u] + alpha * (clean[u] - corrupted[u]) for u in moved}
 
             def see(reader: int, written: list[Tensor], bias: Tensor, probes: dict[int, Tensor] = probes) -> Tensor:
                 probes[reader] = torch.zeros_like(bias, requires_grad=True)
                 return see_all(reader, written, bias) + probes[reader]
 
-            _, logits = naive.run(ends[1] + alpha * (ends[0] - ends[1]), see)
-            gradients = torch.autograd.grad(naive_metric(logits[-1], batch, row), list(probes.values()))
+            def write(writer: int, z: Tensor, fixed: dict[int, Tensor] = fixed) -> Tensor:
+                return fixed.get(writer, z)
+
+            _, logits = naive.run(fixed.get(0, clean[0]), see, write)
+            metric = naive_metric(logits[-1], batch, row)
+            gradients = torch.autograd.grad(metric, list(probes.values()), allow_unused=True)
             for reader, gradient in zip(probes, gradients):
                 for writer in range(naive.graph.n_writers):
-                    if naive.graph.real_edges[writer, reader]:
-                        total[writer, reader] += (difference[writer] * gradient).sum() / len(alphas)
+                    if naive.graph.real_edges[writer, reader] and gradient is not None:
+                        total[writer, reader] += ((clean[writer] - corrupted[writer]) * gradient).sum() / len(points)
         found.append(total)
     return torch.stack(found)
 

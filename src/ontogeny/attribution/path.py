@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.core.pairs import PairBatch
-from ontogeny.models.forward import BlockGradients, Run, backward, embed, readout, run
+from ontogeny.models.forward import BlockGradients, Part, Run, backward, embed, readout, run, run_between
 from ontogeny.models.subject import AlignedPairs, Subject, align_pairs
 from ontogeny.models.weights import Weights
 
@@ -28,8 +28,10 @@ class PathPoint:
     """Where a gradient is taken, and how much it counts."""
 
     alpha: float
-    """Weight on the clean embedding."""
+    """Weight on the clean end."""
     weight: float
+    of: tuple[int, Part] | None = None
+    """The block whose heads, or MLP, are moved along the path; None: the embedding."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,17 @@ def path_scores(subject: Subject, batch: PairBatch, points: Sequence[PathPoint],
         here = _at(point, weights, clean, corrupted, pairs)
         gradient = read.gradient(here.final)
         final += gradient * point.weight
-        for layer, gradients in backward(weights, here, pairs.plan, gradient):
+        for layer, gradients in backward(weights, here, pairs.plan, gradient, point.of):
             sums[layer].add(gradients, here.blocks[layer].normed, point.weight)
     return _contract(subject, differences(subject, clean, corrupted), sums, final, per_example)
 
 
 def _at(point: PathPoint, weights: Weights, clean: Run, corrupted: Run, pairs: AlignedPairs) -> Run:
-    """The run at a point; the ends of the path have been run already."""
+    """The run at a point; the ends of the embedding's path have been run already."""
     if point.alpha == 1.0:
         return clean
+    if point.of is not None:
+        return run_between(weights, clean, corrupted, pairs.plan, *point.of, point.alpha)
     if point.alpha == 0.0:
         return corrupted
     return run(weights, torch.lerp(corrupted.embed, clean.embed, point.alpha), pairs.plan)
@@ -93,7 +97,7 @@ def differences(subject: Subject, clean: Run, corrupted: Run) -> Differences:
         into = last if layer == a.n_layers - 1 else early[first : first + a.n_heads + 1]
         heads = (x.heads - y.heads).permute(2, 0, 1, 3).reshape(a.n_heads, -1, a.d_head)
         torch.bmm(heads, block.out.view(a.n_heads, a.d_head, d), out=into[:-1].view(a.n_heads, -1, d))
-        torch.sub(x.mlp, y.mlp, out=into[-1])
+        torch.sub(x.mlp.out, y.mlp.out, out=into[-1])
     return Differences(early, last[:, :, 0])
 
 

@@ -9,7 +9,8 @@ the writers' outputs need, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -114,6 +115,20 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class MLPRun:
+    """What the MLP of a block did on a run, at the asking columns."""
+
+    resid: Residual
+    """Its input before the norm: in parallel blocks that of the whole block."""
+    mean: Tensor
+    rstd: Float[Tensor, "pairs asking 1"]
+    normed: Residual
+    pre: Float[Tensor, "pairs asking hidden"]
+    """Hidden layer before its activation."""
+    out: Residual
+
+
+@dataclass(frozen=True)
 class BlockRun:
     """What one block did on a run. `asking` columns are the window, or the read position alone in the last block."""
 
@@ -130,15 +145,7 @@ class BlockRun:
     pattern: Float[Tensor, "pairs heads asking tokens"]
     heads: Float[Tensor, "pairs asking heads d_head"]
     """Output of each head before W_O."""
-    mid: Residual
-    """Input of the MLP's norm, asking columns: `resid` itself in parallel blocks."""
-    mid_mean: Tensor
-    mid_rstd: Float[Tensor, "pairs asking 1"]
-    mid_normed: Residual
-    pre: Float[Tensor, "pairs asking hidden"]
-    """Hidden layer of the MLP before its activation."""
-    mlp: Residual
-    """Output of the MLP, asking columns."""
+    mlp: MLPRun
 
 
 @dataclass(frozen=True)
@@ -222,20 +229,32 @@ def run_block(
         k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
     pattern, out = attention(q, k, v, plan.mask[:, :, w - asking :])
     heads = out.transpose(1, 2).contiguous()
-    below = resid[:, w - asking :]
-    after = below + torch.addmm(block.out_bias, heads.view(n * asking, -1), block.out).view(n, asking, d)
+    after = resid[:, w - asking :] + write_heads(block, heads)
     if architecture.parallel:
-        mid, mid_mean, mid_rstd, mid_normed = (x[:, w - asking :].contiguous() for x in (resid, mean, rstd, normed))
+        x, m, r, y = (part[:, w - asking :].contiguous() for part in (resid, mean, rstd, normed))
+        mid = MLPRun(x, m, r, y, *_mlp(architecture, block, y))
     else:
-        mid = after
-        mid_normed, mid_mean, mid_rstd = normalise(architecture, mid)
-    pre = torch.addmm(block.mlp_in_bias, mid_normed.reshape(n * asking, d), block.mlp_in)
-    mlp = torch.addmm(block.mlp_out_bias, activate(architecture, pre), block.mlp_out).view(n, asking, d)
-    done = BlockRun(
-        resid, mean, rstd, normed, q, k, v, pattern, heads, mid, mid_mean, mid_rstd, mid_normed,
-        pre.view(n, asking, -1), mlp,
-    )  # fmt: skip
-    return done, after + mlp
+        mid = run_mlp(architecture, block, after)
+    return BlockRun(resid, mean, rstd, normed, q, k, v, pattern, heads, mid), after + mid.out
+
+
+def write_heads(block: Block, heads: Float[Tensor, "pairs asking heads d_head"]) -> Residual:
+    """What the heads add to the residual stream together, b_O included."""
+    n, asking = heads.shape[:2]
+    return torch.addmm(block.out_bias, heads.reshape(n * asking, -1), block.out).view(n, asking, -1)
+
+
+def run_mlp(architecture: Architecture, block: Block, mid: Residual) -> MLPRun:
+    """The MLP on its input before the norm."""
+    normed, mean, rstd = normalise(architecture, mid)
+    return MLPRun(mid, mean, rstd, normed, *_mlp(architecture, block, normed))
+
+
+def _mlp(architecture: Architecture, block: Block, normed: Residual) -> tuple[Tensor, Residual]:
+    n, asking, d = normed.shape
+    pre = torch.addmm(block.mlp_in_bias, normed.reshape(n * asking, d), block.mlp_in)
+    out = torch.addmm(block.mlp_out_bias, activate(architecture, pre), block.mlp_out)
+    return pre.view(n, asking, -1), out.view(n, asking, d)
 
 
 def embed(weights: Weights, tokens: Int[Tensor, "pairs window"]) -> Residual:
@@ -250,13 +269,35 @@ def constant_input(weights: Weights, layout: Layout) -> Residual | float:
 
 def run(weights: Weights, embedding: Residual, plan: Plan) -> Run:
     """A forward pass over the window, from the embeddings of its columns."""
-    architecture = weights.architecture
-    resid = embedding + constant_input(weights, plan.layout)
-    blocks = []
-    for layer, block in enumerate(weights.blocks):
-        asking = resid.shape[1] if layer < architecture.n_layers - 1 else 1
-        done, resid = run_block(architecture, block, resid, plan, layer, asking)
-        blocks.append(done)
+    return _go_on(weights, embedding, (), embedding + constant_input(weights, plan.layout), plan)
+
+
+Part = Literal["heads", "mlp"]
+
+
+def run_between(weights: Weights, clean: Run, corrupted: Run, plan: Plan, layer: int, part: Part, alpha: float) -> Run:
+    """The clean run, but that one block's heads, or its MLP, write ``corrupted + alpha (clean - corrupted)``."""
+    a, block = weights.architecture, weights.blocks[layer]
+    x, y = clean.blocks[layer], corrupted.blocks[layer]
+    if part == "mlp":
+        out = torch.lerp(y.mlp.out, x.mlp.out, alpha)
+        here = replace(x, mlp=replace(x.mlp, out=out))
+    else:
+        here = replace(x, heads=torch.lerp(y.heads, x.heads, alpha))
+    after = x.resid[:, -x.mlp.out.shape[1] :] + write_heads(block, here.heads)
+    if part == "heads" and not a.parallel:
+        here = replace(here, mlp=run_mlp(a, block, after))
+    return _go_on(weights, clean.embed, (*clean.blocks[:layer], here), after + here.mlp.out, plan)
+
+
+def _go_on(weights: Weights, embedding: Residual, done: tuple[BlockRun, ...], resid: Residual, plan: Plan) -> Run:
+    """Run the blocks that are not done yet."""
+    last = weights.architecture.n_layers - 1
+    blocks = list(done)
+    for layer in range(len(done), last + 1):
+        asking = resid.shape[1] if layer < last else 1
+        block, resid = run_block(weights.architecture, weights.blocks[layer], resid, plan, layer, asking)
+        blocks.append(block)
     return Run(embedding, tuple(blocks), resid[:, -1])
 
 
@@ -351,32 +392,36 @@ class BlockGradients:
 
 
 def backward(
-    weights: Weights, run: Run, plan: Plan, final: Float[Tensor, "pairs d_model"]
+    weights: Weights,
+    run: Run,
+    plan: Plan,
+    final: Float[Tensor, "pairs d_model"],
+    cut: tuple[int, Part] | None = None,
 ) -> Iterator[tuple[int, BlockGradients]]:
     """Reader gradients block by block, last block first, from the gradient at the residual of the read position.
 
-    Gradients into the prefix are left out: there every run is the same, so that they meet no difference.
+    Gradients into the prefix are left out: there every run is the same, so that they meet no difference. `cut` names
+    a block whose heads, or MLP, wrote what they were told (`run_between`): nothing flows back through them.
     """
     architecture = weights.architecture
     grad: Residual = final[:, None]
     for layer in reversed(range(architecture.n_layers)):
-        gradients, grad = backward_block(architecture, weights.blocks[layer], run.blocks[layer], plan, grad)
+        part = cut[1] if cut is not None and cut[0] == layer else None
+        gradients, grad = backward_block(architecture, weights.blocks[layer], run.blocks[layer], plan, grad, part)
         yield layer, gradients
 
 
 def backward_block(
-    architecture: Architecture, block: Block, done: BlockRun, plan: Plan, grad: Residual
+    architecture: Architecture, block: Block, done: BlockRun, plan: Plan, grad: Residual, cut: Part | None = None
 ) -> tuple[BlockGradients, Residual]:
     """Reader gradients of a block and the gradient at its input, from the gradient at its output (asking columns)."""
     n, w, d = done.resid.shape
     asking = grad.shape[1]
     rows = n * asking
-    hidden = activate_back(architecture, grad.reshape(rows, d) @ block.mlp_out.T, done.pre.view(rows, -1))
-    into_mlp = (hidden @ block.mlp_in.T).view(n, asking, d)
-    mlp = normalise_back(architecture, into_mlp, done.mid, done.mid_mean, done.mid_rstd, done.mid_normed)
+    mlp = torch.zeros_like(grad) if cut == "mlp" else _mlp_back(architecture, block, done.mlp, grad)
     through = grad if architecture.parallel else grad + mlp
     out = (through.reshape(rows, d) @ block.out.T).view(n, asking, architecture.n_heads, -1)
-    small, along = _attention_back(architecture, block, done, plan, out.transpose(1, 2))
+    small, along = _attention_back(architecture, block, done, plan, out if cut != "heads" else torch.zeros_like(out))
     into_qkv = (small.view(n * w, -1) @ block.qkv.T).view(n, w, d)
     below = normalise_back(architecture, into_qkv, done.resid, done.mean, done.rstd, done.normed)
     below[:, w - asking :] += through + mlp if architecture.parallel else through
@@ -384,11 +429,25 @@ def backward_block(
     return BlockGradients(small * scale, along.mul_(done.rstd[..., None]), mlp), below
 
 
+def _mlp_back(architecture: Architecture, block: Block, done: MLPRun, grad: Residual) -> Residual:
+    """Gradient at the MLP's input before its norm."""
+    rows = grad.shape[0] * grad.shape[1]
+    hidden = activate_back(architecture, grad.reshape(rows, -1) @ block.mlp_out.T, done.pre.view(rows, -1))
+    return normalise_back(
+        architecture, (hidden @ block.mlp_in.T).view_as(grad), done.resid, done.mean, done.rstd, done.normed
+    )
+
+
 def _attention_back(
-    architecture: Architecture, block: Block, done: BlockRun, plan: Plan, out: Heads
+    architecture: Architecture,
+    block: Block,
+    done: BlockRun,
+    plan: Plan,
+    written: Float[Tensor, "pairs asking heads d_head"],
 ) -> tuple[Float[Tensor, "pairs window 3 heads d_head"], Float[Tensor, "pairs window 3 heads"]]:
     """Gradients of the (unrotated) queries, keys and values, and their mean product with the biasless projections."""
     n, w, d = done.resid.shape
+    out = written.transpose(1, 2)
     asking, prefix = out.shape[2], done.k.shape[2] - w
     scale = architecture.d_head**-0.5
     heads = done.heads.transpose(1, 2)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ontogeny.models.forward import BlockRun, Plan, Run, activate, constant_input, normalise, run_block
+from ontogeny.models.forward import BlockRun, Plan, Run, constant_input, run_block, run_mlp, write_heads
 from ontogeny.models.subject import AlignedPairs, Subject
 from ontogeny.models.weights import Weights
 
@@ -63,7 +63,7 @@ def reference_run(
         groups: examples of the same number share their mean (``mean`` only).
     """
     if ablation == "patch":
-        blocks = tuple(_reference_block(b, b.mid, b.heads, b.mlp, None) for b in corrupted.blocks)
+        blocks = tuple(_reference_block(b, b.mlp.resid, b.heads, b.mlp.out, None) for b in corrupted.blocks)
         return Reference(corrupted.embed, blocks, corrupted.final)
     average = _averager(ablation, groups)
     return _recompute(subject.weights, pairs.plan, corrupted, average)
@@ -89,15 +89,12 @@ def _recompute(weights: Weights, plan: Plan, corrupted: Run, average: Callable[[
     resid = start + constant_input(weights, plan.layout)
     blocks = []
     for layer, (block, seen) in enumerate(zip(weights.blocks, corrupted.blocks)):
-        n, asking, d = seen.mlp.shape
+        asking = seen.mlp.out.shape[1]
         own, _ = run_block(architecture, block, resid, plan, layer, asking)
-        heads, mlp = average(seen.heads), average(seen.mlp)
-        written = torch.addmm(block.out_bias, heads.reshape(n * asking, -1), block.out).view(n, asking, d)
-        after = resid[:, -asking:] + written
+        heads, mlp = average(seen.heads), average(seen.mlp.out)
+        after = resid[:, -asking:] + write_heads(block, heads)
         mid = resid[:, -asking:] if architecture.parallel else after
-        normed = normalise(architecture, mid)[0].reshape(n * asking, d)
-        hidden = activate(architecture, torch.addmm(block.mlp_in_bias, normed, block.mlp_in))
-        own_mlp = torch.addmm(block.mlp_out_bias, hidden, block.mlp_out).view(n, asking, d)
+        own_mlp = run_mlp(architecture, block, mid).out
         blocks.append(_reference_block(own, mid, heads, mlp, own_mlp))
         resid = after + mlp
     return Reference(start, tuple(blocks), resid[:, -1])

@@ -11,30 +11,43 @@ from ontogeny.attribution import METHODS, score_edges
 from ontogeny.attribution.base import score_edges_by_example
 from ontogeny.attribution.eap_ig import path_points
 from ontogeny.core.errors import ImpossibleRequest
+from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import Metric
 from ontogeny.params import AttributionParams
 from support.engine import naive_circuit, naive_scores, neox_model, neox_subject, random_batch
 
-POINTS = {
+INPUT = (0,)
+ALPHAS = {
     "eap": (AttributionParams(method="eap"), [1.0]),
     "right": (AttributionParams(rule="right", steps=4), [0.25, 0.5, 0.75, 1.0]),
     "left": (AttributionParams(rule="left", steps=4), [0.0, 0.25, 0.5, 0.75]),
     "midpoint": (AttributionParams(rule="midpoint", steps=2), [0.25, 0.75]),
     "clean_corrupted": (AttributionParams(method="clean_corrupted"), [1.0, 0.0]),
+    "activations": (AttributionParams(method="eap_ig_activations", steps=2), [0.5, 1.0]),
 }
+
+
+def points_of(kind: str, graph: GraphSpec) -> list[tuple[float, tuple[int, ...]]]:
+    """Alphas, and the writers that they move."""
+    layers = [INPUT]
+    if kind == "activations":
+        for layer in range(graph.n_layers):
+            heads = tuple(graph.head_writer(layer, h) for h in range(graph.n_heads))
+            layers += [heads, (graph.mlp_writer(layer),)]
+    return [(alpha, moved) for moved in layers for alpha in ALPHAS[kind][1]]
 
 
 @pytest.mark.parametrize("metric", ["logit_diff", "prob_diff"])
 @pytest.mark.parametrize("parallel", [True, False])
-@pytest.mark.parametrize("kind", POINTS)
+@pytest.mark.parametrize("kind", ALPHAS)
 def test_scores_are_autograds(kind: str, parallel: bool, metric: Metric):
-    settings, alphas = POINTS[kind]
+    settings, subject = ALPHAS[kind][0], neox_subject(parallel=parallel)
     batch = random_batch(metric=metric, answers=6, padded=True, tokens=8)
-    expected = naive_scores(neox_model(parallel=parallel), batch, alphas)
-    scores = score_edges(neox_subject(parallel=parallel), batch, settings)
+    expected = naive_scores(neox_model(parallel=parallel), batch, points_of(kind, subject.graph))
+    scores = score_edges(subject, batch, settings)
     assert scores.values.abs().max() > 1e-3
     torch.testing.assert_close(scores.values, expected.mean(0), atol=1e-12, rtol=0)
-    one_by_one = score_edges_by_example(neox_subject(parallel=parallel), batch, settings)
+    one_by_one = score_edges_by_example(subject, batch, settings)
     torch.testing.assert_close(one_by_one, expected, atol=1e-12, rtol=0)
 
 
