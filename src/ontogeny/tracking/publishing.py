@@ -93,32 +93,38 @@ class _Shelf:
 
 
 def publish(projection: Projection, store: Store) -> PublishReport:
-    """Make `store` show `projection`. A store that cannot be reached or goes away is reported, never raised."""
+    """Make `store` show `projection`. A store that cannot be reached, or goes away, is reported and not raised.
+
+    Raises:
+        OntogenyError: the store was written by a newer MLflow.
+    """
     plan = list(projection.runs())
     names = tuple(f"{projection.study}/{kind}" for kind in KINDS)
-    reason = store.unreachable()
     tally = _Tally()
+    reason = store.unreachable()
     if reason is None:
-        reason = _attempt(projection, store, plan, tally)
+        try:
+            with store.exclusive():
+                _project(projection, store, plan, tally)
+        except _store_errors() as error:
+            reason = f"{store.uri}: {str(error).strip().splitlines()[0]}"
     if reason:
         log.warning("Not everything could be published: %s. Nothing is lost; `ontogeny publish` adds it later.", reason)
     return PublishReport(store.uri, names, len(plan), **vars(tally), reason=reason or "")
 
 
-def _attempt(projection: Projection, store: Store, plan: Sequence[PlannedRun], tally: _Tally) -> str | None:
-    """Publish; why it could not be finished, or none."""
-    with store.exclusive():
-        client = None
-        try:
-            client = store.client()
-            shelves = {kind: _shelf(client, store, projection.study, kind, projection.tasks, tally) for kind in KINDS}
-            for kind, shelf in shelves.items():
-                wanted = [run for run in plan if run.kind == kind]
-                _add_missing(client, shelf, wanted, tally)
-                _mark_current(client, shelf, {run.fingerprint for run in wanted}, tally)
-        except _store_errors() as error:
-            return f"{store.uri}: {str(error).strip().splitlines()[0]}"
-    return None
+def _project(projection: Projection, store: Store, plan: Sequence[PlannedRun], tally: _Tally) -> None:
+    client = store.client()
+    shelves = {kind: _shelf(client, store, _experiment(client, store, projection, kind), tally) for kind in KINDS}
+    tally.kept = sum(run.fingerprint in shelves[run.kind].finished for run in plan)
+    for run in plan:
+        if run.fingerprint not in shelves[run.kind].finished:
+            _write(client, shelves[run.kind].experiment, run.build())
+            tally.added += 1
+    for kind, shelf in shelves.items():
+        _mark_current(client, shelf, {run.fingerprint for run in plan if run.kind == kind}, tally)
+        if store.database is None and tally.added:
+            _shelf(client, store, shelf.experiment, tally)  # Another machine may have written the same meanwhile.
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
@@ -128,18 +134,23 @@ def _store_errors() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError, OSError
 
 
-def _shelf(client: MlflowClient, store: Store, study: str, kind: str, tasks: Sequence[str], tally: _Tally) -> _Shelf:
-    """The experiment, made if need be; leftovers and doubles are deleted."""
-    name = f"{study}/{kind}"
+def _experiment(client: MlflowClient, store: Store, projection: Projection, kind: str) -> str:
+    """Id of the experiment, which is made or brought back if need be, with its description and saved views."""
+    name = f"{projection.study}/{kind}"
     found = client.get_experiment_by_name(name)
     identity = client.create_experiment(name, store.artifact_location(name)) if found is None else found.experiment_id
     if found is not None and found.lifecycle_stage == "deleted":
         client.restore_experiment(identity)
-    for key, value in experiment_tags(kind, identity, tasks).items():
+    for key, value in experiment_tags(kind, identity, projection.tasks).items():
         if found is None or found.tags.get(key) != value:
             client.set_experiment_tag(identity, key, value)
-    shelf = _Shelf(identity)
-    for run in _all_runs(client, identity):
+    return identity
+
+
+def _shelf(client: MlflowClient, store: Store, experiment: str, tally: _Tally) -> _Shelf:
+    """What the experiment holds, after leftovers and doubles were deleted."""
+    shelf = _Shelf(experiment)
+    for run in _all_runs(client, experiment):
         fingerprint = run.data.tags.get(FINGERPRINT)
         if fingerprint is None:
             continue  # Not ours.
@@ -188,15 +199,6 @@ def _sweep(client: MlflowClient, shelf: _Shelf, tally: _Tally) -> None:
             client.delete_run(double.info.run_id)
             tally.removed += 1
         del runs[1:]
-
-
-def _add_missing(client: MlflowClient, shelf: _Shelf, wanted: Sequence[PlannedRun], tally: _Tally) -> None:
-    for planned in wanted:
-        if planned.fingerprint in shelf.finished:
-            tally.kept += 1
-        else:
-            _write(client, shelf.experiment, planned.build())
-            tally.added += 1
 
 
 def _mark_current(client: MlflowClient, shelf: _Shelf, wanted: set[str], tally: _Tally) -> None:
