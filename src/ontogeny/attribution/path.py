@@ -10,7 +10,7 @@ head until then; only the norm's term along ``xhat`` keeps one number a position
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -61,28 +61,38 @@ def path_scores(subject: Subject, batch: PairBatch, points: Sequence[PathPoint],
     """Scores ``[pairs, writers, readers]``, or their sum over pairs ``[writers, readers]``."""
     pairs = align_pairs(subject, batch)
     weights, read = subject.weights, readout(subject.weights, batch)
-    clean_embed, corrupted_embed = embed(weights, pairs.clean), embed(weights, pairs.corrupted)
-    clean, corrupted = run(weights, clean_embed, pairs.plan), run(weights, corrupted_embed, pairs.plan)
+    clean, corrupted = (run(weights, embed(weights, tokens), pairs.plan) for tokens in (pairs.clean, pairs.corrupted))
+    written = differences(subject, clean, corrupted)
     sums = [_BlockSums() for _ in weights.blocks]
     final = torch.zeros_like(clean.final)
-    for point in points:
-        here = _at(point, weights, clean, corrupted, pairs)
+    runs = _runs(points, weights, pairs, clean, corrupted)
+    del clean, corrupted
+    for point, here in runs:
         gradient = read.gradient(here.final)
         final += gradient * point.weight
         for layer, gradients in backward(weights, here, pairs.plan, gradient, point.of):
             sums[layer].add(gradients, here.blocks[layer].normed, point.weight)
-    return _contract(subject, differences(subject, clean, corrupted), sums, final, per_example)
+        del here
+    return _contract(subject, written, sums, final, per_example)
 
 
-def _at(point: PathPoint, weights: Weights, clean: Run, corrupted: Run, pairs: AlignedPairs) -> Run:
-    """The run at a point; the ends of the embedding's path have been run already."""
-    if point.alpha == 1.0:
-        return clean
-    if point.of is not None:
-        return run_between(weights, clean, corrupted, pairs.plan, *point.of, point.alpha)
-    if point.alpha == 0.0:
-        return corrupted
-    return run(weights, torch.lerp(corrupted.embed, clean.embed, point.alpha), pairs.plan)
+def _runs(
+    points: Sequence[PathPoint], weights: Weights, pairs: AlignedPairs, clean: Run, corrupted: Run
+) -> Iterator[tuple[PathPoint, Run]]:
+    """The run at each point. The ends of the path have been run already; each is let go of after its last use."""
+    start, end = corrupted.embed, clean.embed
+    for point in points:
+        if point.of is not None:
+            layer, part = point.of
+            yield point, run_between(weights, clean, corrupted, pairs.plan, layer, part, point.alpha)
+    kept = [(point, corrupted) for point in points if point.of is None and point.alpha == 0.0]
+    kept += [(point, clean) for point in points if point.of is None and point.alpha == 1.0]
+    del clean, corrupted
+    while kept:
+        yield kept.pop()
+    for point in points:
+        if point.of is None and 0.0 < point.alpha < 1.0:
+            yield point, run(weights, torch.lerp(start, end, point.alpha), pairs.plan)
 
 
 def differences(subject: Subject, clean: Run, corrupted: Run) -> Differences:
