@@ -38,7 +38,8 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
     console = Console() if sys.stdout.isatty() else Console(width=150)
     records = read_records(study)
     exams = {record.member: read_examination(study, record.member) for record in records}
-    console.print(main_table(pd.read_parquet(study.trajectories / "summary.parquet")))
+    summary = pd.read_parquet(study.trajectories / "summary.parquet")
+    console.print(main_table(summary, wide=console.width >= 132))
     console.print(learning_table(records, exams))
     console.print(probe_table(exams))
     if seconds is not None:
@@ -59,31 +60,43 @@ def read_examination(study: Study, member: str) -> Examination | None:
     return unpack(Examination, read_json(path), {}) if path.exists() else None
 
 
-def main_table(summary: pd.DataFrame) -> Table:
-    """Model x task: final metric, onset, circuit, faithfulness, status."""
-    table = _table("The study", "member", "parameters", "task", "metric", "95 % interval", "accuracy", "onset step")
-    for name in ("asked", "kept", "of all", "faithfulness", "status"):
-        table.add_column(name, justify="left" if name == "status" else "right")
+def main_table(summary: pd.DataFrame, *, wide: bool = True) -> Table:
+    """Model x task: final metric, onset, circuit, faithfulness, status; without `wide` it fits 80 columns."""
+    extra = ("parameters", "95 % interval", "of all")
+    names = ("member", "parameters", "task", "metric", "95 % interval", "acc.", "onset", "asked", "kept", "of all")
+    shown = [name for name in (*names, "faith.", "status") if wide or name not in extra]
+    table = _table("The study, end of training (onset: step; asked, kept: edges)", *shown, narrow=not wide)
     previous = None
     for row in summary.to_dict("records"):
         if previous not in (None, row["member"]):
             table.add_section()
         previous = row["member"]
-        table.add_row(
-            str(row["member"]),
-            whole(row["parameters"]),
-            str(row["task"]) or "all",
-            number(row["metric"]),
-            f"{number(row['metric_low'])} to {number(row['metric_high'])}",
-            number(row["accuracy"]),
-            whole(row["onset_step"]) if row["onset"] == "found" else str(row["onset"] or "-"),
-            whole(row["edges_asked"]),
-            whole(row["edges_kept"]),
-            percent(row["edges_share"]),
-            number(row["faithfulness_held_out"]),
-            str(row["status"]),
-        )
+        cells = _cells(row)
+        table.add_row(*(cells[name] for name in shown))
     return table
+
+
+def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
+    """One model and task, by column."""
+    return {
+        "member": str(row["member"]),
+        "parameters": whole(row["parameters"]),
+        "task": str(row["task"]) or "all",
+        "metric": number(row["metric"]),
+        "95 % interval": f"{number(row['metric_low'])} to {number(row['metric_high'])}",
+        "acc.": number(row["accuracy"]),
+        "onset": whole(row["onset_step"]) if row["onset"] == "found" else _short_onset(str(row["onset"])),
+        "asked": whole(row["edges_asked"]),
+        "kept": whole(row["edges_kept"]),
+        "of all": percent(row["edges_share"]),
+        "faith.": number(row["faithfulness_held_out"]),
+        "status": str(row["status"]),
+    }
+
+
+def _short_onset(onset: str) -> str:
+    """`never`, `first` (it was there at the first checkpoint), or a dash."""
+    return {"before the first checkpoint": "first", "": "-"}.get(onset, onset)
 
 
 def learning_table(records: Sequence[MemberRecord], exams: dict[str, Examination | None]) -> Table:
@@ -153,11 +166,14 @@ def _where(console: Console, study: Study) -> None:
     console.print("MLflow:   make ui   (or: ontogeny ui), then http://127.0.0.1:5000", highlight=False)
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, *columns: str, narrow: bool = False) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    style = box.SIMPLE_HEAD if not narrow else None
+    padding = (0, 1, 0, 0) if narrow else (0, 1)
+    table = Table(title=title, title_justify="left", box=style, title_style="bold", pad_edge=False, padding=padding)
     for name in columns:
-        table.add_column(name, justify="left" if name in ("member", "task", "probe", "phase") else "right")
+        words = name in ("member", "task", "probe", "phase", "status")
+        table.add_column(name, justify="left" if words else "right", no_wrap=narrow)
     return table

@@ -66,6 +66,17 @@ def test_the_main_table_has_a_row_a_member_and_task() -> None:
     assert len(trajectory.summary) == 8
 
 
+def test_without_wide_it_fits_an_old_terminal() -> None:
+    summary = follow(study(("nano", "deep")), TrajectoryParams()).summary
+    lines = text(main_table(summary, wide=False)).splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    (line,) = [line.split() for line in lines if "deep-s0" in line and "gendered_pronoun" in line]
+    row = summary[(summary["member"] == "deep-s0") & (summary["task"] == "gendered_pronoun")].iloc[0]
+    assert line[2] == number(row["metric"])
+    assert line[-1] == row["status"]
+    assert not any("…" in line for line in lines)
+
+
 def test_the_learning_table_says_yes_and_no() -> None:
     records = study(("nano", "deep"))
     exams: Mapping[str, Examination | None] = {"nano-s0": None, "deep-s0": Examination(1722, {}, {"greater_than": 0.0})}
