@@ -62,7 +62,7 @@ class Analysis:
 
 BEHAVIOUR = Analysis("behaviour", "1", ("behaviour",), ())
 SCORES = Analysis("scores", "1", ("attribution",), ("behaviour",))
-CIRCUIT = Analysis("circuit", "1", ("search", "baselines"), ("behaviour", "scores"))
+CIRCUIT = Analysis("circuit", "2", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""
 ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

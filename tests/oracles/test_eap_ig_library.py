@@ -1,12 +1,12 @@
 """Scores and circuits against recorded outputs of the EAP-IG library (../shared/oracle, see its README).
 
-Its scores are (mean over 8 pairs) / 8 with the sign of ours. Three of its recordings carry effects of its own:
+Its scores are (mean over 8 pairs) / 8 with the sign of ours. Zero ablation there keeps b_V W_O with b_O, and so does
+ours. Two of its recordings carry effects of its own:
 
 * ``exact``: the library prunes its graph in place, so when ``input->m0`` was taken out (m0's only input), m0 went with
   all its edges and stayed out for the rest of the sequence. The test follows that sequence and agrees to 1e-10.
 * ``ig_activations``: the moved embedding needs no gradient there, so that the library's hooks at the readers of block 0
   do not fire in those m passes; ours do. The test leaves them out and agrees to 1e-10.
-* ``zero``: see `test_zero_ablation`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ontogeny.core.circuit import Circuit, EdgeScores, full_circuit, prune, rank
 from ontogeny.core.pairs import PairBatch
 from ontogeny.models.subject import Subject, load_subject
 from ontogeny.params import AttributionParams
-from ontogeny.patching import CircuitEvaluator
+from ontogeny.patching import Ablation, CircuitEvaluator
 
 ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle"
 pytestmark = pytest.mark.skipif(not ORACLE.is_dir(), reason="needs ../shared/oracle beside the repository")
@@ -138,30 +138,15 @@ CASES = [
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-6)])
-@pytest.mark.parametrize(("which", "name"), [case for case in CASES if case[1].endswith("patching")])
-def test_interchange(which: str, name: str, dtype: torch.dtype, tolerance: float):
+@pytest.mark.parametrize(("which", "name"), CASES)
+def test_circuits(which: str, name: str, dtype: torch.dtype, tolerance: float):
     """Float32: the logit differences are of size 1 to 5, whose spacing is 2.4e-7 to 4.8e-7."""
     case = recorded(which)["circuits"][name]
-    values = CircuitEvaluator(subject(dtype), batch(which)).evaluate(circuit_of(case["edges_after_prune"], dtype))
-    expected = torch.tensor(case["metric_per_pair"], dtype=torch.float64)
-    torch.testing.assert_close(values.double(), expected, atol=tolerance, rtol=0)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-6)])
-@pytest.mark.parametrize("name", ["eap_n100_zero", "eapig5_n100_zero"])
-def test_zero_ablation(name: str, dtype: torch.dtype, tolerance: float):
-    """Zero ablation of edges from writers that see no other position.
-
-    Where an absent edge comes from a head or goes to a key or value, the recordings follow no rule that we found: even
-    for the empty circuit they depend on the prompt, where nothing of it is left (all writers at zero leave biases).
-    `tests/unit/patching` holds zero ablation of any circuit against a second implementation of METHODS 5.2 instead.
-    """
-    case = recorded("main")["circuits"][name]
+    ablation: Ablation = "zero" if case["intervention"] == "zero" else "patch"
     circuit = circuit_of(case["edges_after_prune"], dtype)
-    values = CircuitEvaluator(subject(dtype), batch("main"), "zero").evaluate(circuit)
+    values = CircuitEvaluator(subject(dtype), batch(which), ablation).evaluate(circuit)
     expected = torch.tensor(case["metric_per_pair"], dtype=torch.float64)
     torch.testing.assert_close(values.double(), expected, atol=tolerance, rtol=0)
-    assert (values - CircuitEvaluator(subject(dtype), batch("main")).evaluate(circuit)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("which", "name"), CASES)

@@ -119,7 +119,7 @@ class NaiveNeoX:
                 write(self.graph.head_writer(index, h), self._head(index, layer, h, see, written, bias))
                 for h in range(self.H)
             ]
-            after = bias + layer.attention.dense.bias
+            after = bias + layer.attention.dense(self._value_bias(layer))
             seen = (written, bias) if self.graph.parallel else (written + heads, after)
             mlp = layer.mlp(layer.post_attention_layernorm(see(self.graph.mlp_reader(index), *seen)))
             mlp = write(self.graph.mlp_writer(index), mlp)
@@ -134,12 +134,16 @@ class NaiveNeoX:
             rows = slice((3 * h + slot) * size, (3 * h + slot + 1) * size)
             seen = layer.input_layernorm(see(self.graph.head_reader(index, slot, h), written, bias))
             weight, offset = attention.query_key_value.weight[rows], attention.query_key_value.bias[rows]
-            parts.append(seen @ weight.T + offset)
+            parts.append(seen @ weight.T + (offset if slot < 2 else 0.0))
         q, k, v = parts
         scores = self._rotate(q) @ self._rotate(k).T / size**0.5
         causal = torch.ones_like(scores).tril().bool()
         pattern = scores.masked_fill(~causal, float("-inf")).softmax(-1)
         return pattern @ v @ attention.dense.weight[:, h * size : (h + 1) * size].T
+
+    def _value_bias(self, layer: Any) -> Tensor:
+        """b_V of all heads: a constant of every position, as rows of a pattern sum to 1."""
+        return layer.attention.query_key_value.bias.view(self.H, 3, self.d_head)[:, 2].reshape(-1)
 
     def _rotate(self, x: Tensor) -> Tensor:
         """Rotary embedding as complex multiplication, angles in float64."""

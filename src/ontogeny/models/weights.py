@@ -73,6 +73,9 @@ class Block:
     qkv: Float[Tensor, "d_model 3*heads*d_head"]
     """Columns by slot (q, k, v), head, dimension."""
     qkv_bias: Float[Tensor, " 3*heads*d_head"]
+    value_bias: Float[Tensor, "heads d_head"]
+    """b_V as stored (it is in `qkv_bias` too). A pattern's rows sum to 1, so that it adds the constant b_V W_O to the
+    residual stream whatever the head looks at. That belongs to no writer, as b_O does: zero ablation keeps it."""
     out: Float[Tensor, "heads*d_head d_model"]
     out_bias: Float[Tensor, " d_model"]
     """b_O: part of the residual stream that belongs to no writer."""
@@ -162,7 +165,9 @@ def _gpt_neox(model: Any) -> Weights:
         dense, mlp = layer.attention.dense, layer.mlp
         blocks.append(
             _block(
+                H,
                 *first.fold(by_head, bias),
+                bias,
                 dense.weight.T,
                 dense.bias,
                 *second.fold(mlp.dense_h_to_4h.weight.T, mlp.dense_h_to_4h.bias),
@@ -199,7 +204,9 @@ def _gpt2(model: Any) -> Weights:
     )
     blocks = [
         _block(
+            H,
             *_layer_norm(layer.ln_1).fold(layer.attn.c_attn.weight, layer.attn.c_attn.bias),
+            layer.attn.c_attn.bias,
             layer.attn.c_proj.weight,
             layer.attn.c_proj.bias,
             *_layer_norm(layer.ln_2).fold(layer.mlp.c_fc.weight, layer.mlp.c_fc.bias),
@@ -259,7 +266,9 @@ def _llama(model: Any) -> Weights:
         into_bias = None if mlp.gate_proj.bias is None else torch.cat([mlp.gate_proj.bias, mlp.up_proj.bias])
         blocks.append(
             _block(
+                H,
                 *norm(layer.input_layernorm).fold(torch.cat(weights).T, biases),
+                biases,
                 attention.o_proj.weight.T,
                 attention.o_proj.bias,
                 *norm(layer.post_attention_layernorm).fold(into.T, into_bias),
@@ -281,8 +290,10 @@ FAMILIES: dict[str, Callable[[Any], Weights]] = {
 
 
 def _block(
+    n_heads: int,
     qkv: Tensor,
     qkv_bias: Tensor,
+    stored_bias: Tensor | None,
     out: Tensor,
     out_bias: Tensor | None,
     mlp_in: Tensor,
@@ -291,15 +302,17 @@ def _block(
     mlp_out_bias: Tensor | None,
 ) -> Block:
     nothing = torch.zeros_like(out[0])
+    values = (torch.zeros_like(qkv_bias) if stored_bias is None else stored_bias.detach()).view(3, n_heads, -1)[2]
     return Block(
-        qkv,
-        qkv_bias,
-        out.contiguous(),
-        nothing if out_bias is None else out_bias.detach(),
-        mlp_in,
-        mlp_in_bias,
-        mlp_out.contiguous(),
-        nothing if mlp_out_bias is None else mlp_out_bias.detach(),
+        qkv=qkv,
+        qkv_bias=qkv_bias,
+        value_bias=values,
+        out=out.contiguous(),
+        out_bias=nothing if out_bias is None else out_bias.detach(),
+        mlp_in=mlp_in,
+        mlp_in_bias=mlp_in_bias,
+        mlp_out=mlp_out.contiguous(),
+        mlp_out_bias=nothing if mlp_out_bias is None else mlp_out_bias.detach(),
     )
 
 

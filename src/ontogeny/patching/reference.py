@@ -7,7 +7,6 @@ mean    each writer's mean output per position over the corrupted prompts of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,39 +64,42 @@ def reference_run(
     if ablation == "patch":
         blocks = tuple(_reference_block(b, b.mlp.resid, b.heads, b.mlp.out, None) for b in corrupted.blocks)
         return Reference(corrupted.embed, blocks, corrupted.final)
-    average = _averager(ablation, groups)
-    return _recompute(subject.weights, pairs.plan, corrupted, average)
+    return _recompute(subject.weights, pairs.plan, corrupted, None if ablation == "zero" else _shares(groups))
 
 
-def _averager(ablation: Ablation, groups: Int[Tensor, " pairs"]) -> Callable[[Tensor], Tensor]:
-    """Reference output of a writer from its outputs on the corrupted prompts ``[pairs, ...]``."""
-    if ablation == "zero":
-        return torch.zeros_like
-    members = (groups[:, None] == groups[None, :]).to(torch.float64)
-    shares = members / members.sum(dim=1, keepdim=True)
+def _recompute(weights: Weights, plan: Plan, corrupted: Run, shares: Float[Tensor, "pairs pairs"] | None) -> Reference:
+    """Residuals made of reference outputs, and what every block computes from them.
 
-    def mean(outputs: Tensor) -> Tensor:
-        return (shares.to(outputs) @ outputs.reshape(len(outputs), -1)).view_as(outputs)
-
-    return mean
-
-
-def _recompute(weights: Weights, plan: Plan, corrupted: Run, average: Callable[[Tensor], Tensor]) -> Reference:
-    """Residuals made of reference outputs, and what every block computes from them."""
+    Row i of `shares` says how much each example counts in the mean of example i; None: zero ablation.
+    """
     architecture = weights.architecture
-    start = average(corrupted.embed)
+    start = _average(corrupted.embed, shares)
     resid = start + constant_input(weights, plan.layout)
     blocks = []
     for layer, (block, seen) in enumerate(zip(weights.blocks, corrupted.blocks)):
         asking = seen.mlp.out.shape[1]
         own, _ = run_block(architecture, block, resid, plan, layer, asking)
-        heads, mlp = average(seen.heads), average(seen.mlp.out)
+        constant = block.value_bias
+        heads = _average(seen.heads - constant, shares) + constant
+        mlp = _average(seen.mlp.out, shares)
         after = resid[:, -asking:] + write_heads(block, heads)
         mid = resid[:, -asking:] if architecture.parallel else after
         own_mlp = run_mlp(architecture, block, mid).out
         blocks.append(_reference_block(own, mid, heads, mlp, own_mlp))
         resid = after + mlp
     return Reference(start, tuple(blocks), resid[:, -1])
+
+
+def _shares(groups: Int[Tensor, " pairs"]) -> Float[Tensor, "pairs pairs"]:
+    members = (groups[:, None] == groups[None, :]).to(torch.float64)
+    return members / members.sum(dim=1, keepdim=True)
+
+
+def _average(outputs: Float[Tensor, "pairs ..."], shares: Float[Tensor, "pairs pairs"] | None) -> Tensor:
+    """Reference output of a writer from its outputs on the corrupted prompts."""
+    if shares is None:
+        return torch.zeros_like(outputs)
+    return (shares.to(outputs) @ outputs.reshape(len(outputs), -1)).view_as(outputs)
 
 
 def _reference_block(
