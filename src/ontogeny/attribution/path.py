@@ -18,7 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.core.pairs import PairBatch
-from ontogeny.models.forward import BlockGradients, Part, Run, backward, embed, readout, run, run_between
+from ontogeny.models.backward import BlockGradients, backward
+from ontogeny.models.forward import Part, Run, embed, run, run_between
+from ontogeny.models.readout import readout
 from ontogeny.models.subject import AlignedPairs, Subject, align_pairs
 from ontogeny.models.weights import Weights
 

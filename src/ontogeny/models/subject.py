@@ -19,8 +19,11 @@ from ontogeny.core.errors import BadCheckpoint, UnsupportedModel
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import PairBatch
 from ontogeny.core.results import ModelFacts
-from ontogeny.models.forward import Plan, embed, plan_runs, read_logits, right_align, run
-from ontogeny.models.weights import Architecture, Weights, read_weights
+from ontogeny.models.families import read_weights
+from ontogeny.models.forward import Plan, embed, plan_runs, run
+from ontogeny.models.layout import right_align
+from ontogeny.models.readout import read_logits
+from ontogeny.models.weights import Architecture, Weights
 from ontogeny.tasks.tokenizer import FileTokenizer
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.bfloat16: 0.1}
@@ -174,7 +177,7 @@ def _compare(subject: Subject, ours: Tensor, theirs: Tensor, what: str) -> None:
     if not difference <= TOLERANCE[subject.dtype] * scale:
         raise UnsupportedModel(
             f"{subject.source}: {what}: largest difference from the Hugging Face forward pass {difference:.2e} "
-            f"at a scale of {scale:.2e} ({subject.dtype}). Its blocks are not as ontogeny/models/weights.py says."
+            f"at a scale of {scale:.2e} ({subject.dtype}). Its blocks are not as ontogeny/models/families.py says."
         )
 
 

@@ -24,7 +24,9 @@ from torch import Tensor
 from ontogeny.core.circuit import Circuit
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.pairs import PairBatch
-from ontogeny.models.forward import Plan, activate, embed, normalise, readout, run
+from ontogeny.models.forward import Plan, embed, run
+from ontogeny.models.functional import activate, normalise
+from ontogeny.models.readout import readout
 from ontogeny.models.subject import Subject, align_pairs, pairs_within
 from ontogeny.patching.reference import Ablation, Reference, ReferenceBlock, reference_run
 

@@ -17,8 +17,8 @@ from ontogeny.core.behaviour import metric_values
 from ontogeny.core.circuit import empty_circuit, full_circuit, grow
 from ontogeny.core.errors import UnsupportedModel
 from ontogeny.core.pairs import PairBatch
+from ontogeny.models.families import FAMILIES, read_weights
 from ontogeny.models.subject import Subject, subject_of
-from ontogeny.models.weights import FAMILIES, read_weights
 from ontogeny.params import AttributionParams
 from ontogeny.patching import CircuitEvaluator
 from support.engine import random_batch, shake

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from ontogeny.core.errors import BadCheckpoint, UnsupportedModel
 from ontogeny.core.graph import GraphSpec
-from ontogeny.models.forward import embed, plan_runs, right_align, run
+from ontogeny.models.forward import embed, plan_runs, run
+from ontogeny.models.layout import right_align
 from ontogeny.models.subject import align_pairs, check_subject, load_subject, pair_logits, pairs_within, subject_of
 from support.engine import NaiveNeoX, neox_model, neox_subject, random_batch, see_all
 

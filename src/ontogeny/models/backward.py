@@ -1,0 +1,108 @@
+"""The engine's own backward pass: gradients of the metric at every reader of a run, without autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.models.forward import BlockRun, MLPRun, Part, Plan, Residual, Run
+from ontogeny.models.functional import activate_back, normalise_back
+from ontogeny.models.weights import Architecture, Block, Weights
+
+
+@dataclass(frozen=True)
+class BlockGradients:
+    """Gradients that one backward pass leaves at the readers of a block, in the smallest form that holds them.
+
+    The gradient at the input of channel c (a slot of a head), before the norm, is
+    ``rstd * (g_c W'_c^T) - normed * along_c`` with g_c as wide as a head.
+    """
+
+    qkv: Float[Tensor, "pairs window 3 heads d_head"]
+    """rstd * g_c."""
+    along: Float[Tensor, "pairs window 3 heads"]
+    """rstd * mean over d_model of (normed * g_c W'_c^T)."""
+    mlp: Residual
+    """Gradient at the MLP's input before its norm, asking columns."""
+
+
+def backward(
+    weights: Weights,
+    run: Run,
+    plan: Plan,
+    final: Float[Tensor, "pairs d_model"],
+    cut: tuple[int, Part] | None = None,
+) -> Iterator[tuple[int, BlockGradients]]:
+    """Reader gradients block by block, last block first, from the gradient at the residual of the read position.
+
+    Gradients into the prefix are left out: there every run is the same, so that they meet no difference. `cut` names
+    a block whose heads, or MLP, wrote what they were told (`run_between`): nothing flows back through them.
+    """
+    architecture = weights.architecture
+    grad: Residual = final[:, None]
+    for layer in reversed(range(architecture.n_layers)):
+        part = cut[1] if cut is not None and cut[0] == layer else None
+        gradients, grad = backward_block(architecture, weights.blocks[layer], run.blocks[layer], plan, grad, part)
+        yield layer, gradients
+
+
+def backward_block(
+    architecture: Architecture, block: Block, done: BlockRun, plan: Plan, grad: Residual, cut: Part | None = None
+) -> tuple[BlockGradients, Residual]:
+    """Reader gradients of a block and the gradient at its input, from the gradient at its output (asking columns)."""
+    n, w, d = done.resid.shape
+    asking = grad.shape[1]
+    rows = n * asking
+    mlp = torch.zeros_like(grad) if cut == "mlp" else _mlp_back(architecture, block, done.mlp, grad)
+    through = grad if architecture.parallel else grad + mlp
+    out = (through.reshape(rows, d) @ block.out.T).view(n, asking, architecture.n_heads, -1)
+    small, along = _attention_back(architecture, block, done, plan, out if cut != "heads" else torch.zeros_like(out))
+    into_qkv = (small.view(n * w, -1) @ block.qkv.T).view(n, w, d)
+    below = normalise_back(architecture, into_qkv, done.resid, done.mean, done.rstd, done.normed)
+    below[:, w - asking :] += through + mlp if architecture.parallel else through
+    scale = done.rstd[..., None, None]
+    return BlockGradients(small * scale, along.mul_(done.rstd[..., None]), mlp), below
+
+
+def _mlp_back(architecture: Architecture, block: Block, done: MLPRun, grad: Residual) -> Residual:
+    """Gradient at the MLP's input before its norm."""
+    rows = grad.shape[0] * grad.shape[1]
+    hidden = activate_back(architecture, grad.reshape(rows, -1) @ block.mlp_out.T, done.pre.view(rows, -1))
+    return normalise_back(
+        architecture, (hidden @ block.mlp_in.T).view_as(grad), done.resid, done.mean, done.rstd, done.normed
+    )
+
+
+def _attention_back(
+    architecture: Architecture,
+    block: Block,
+    done: BlockRun,
+    plan: Plan,
+    written: Float[Tensor, "pairs asking heads d_head"],
+) -> tuple[Float[Tensor, "pairs window 3 heads d_head"], Float[Tensor, "pairs window 3 heads"]]:
+    """Gradients of the (unrotated) queries, keys and values, and their mean product with the biasless projections."""
+    n, w, d = done.resid.shape
+    out = written.transpose(1, 2)
+    asking, prefix = out.shape[2], done.k.shape[2] - w
+    scale = architecture.d_head**-0.5
+    heads = done.heads.transpose(1, 2)
+    d_pattern = torch.matmul(out, done.v.transpose(-1, -2))
+    d_scores = (d_pattern - (out * heads).sum(dim=-1, keepdim=True)).mul_(done.pattern).mul_(scale)
+    small = torch.zeros(3, n, architecture.n_heads, w, architecture.d_head, dtype=out.dtype, device=out.device)
+    q, k, v = small[0][:, :, w - asking :], small[1], small[2]
+    torch.matmul(d_scores, done.k, out=q) if asking == w else q.copy_(torch.matmul(d_scores, done.k))
+    torch.matmul(d_scores[..., prefix:].transpose(-1, -2), done.q, out=k)
+    torch.matmul(done.pattern[..., prefix:].transpose(-1, -2), out, out=v)
+    along = torch.zeros(small.shape[:-1], dtype=out.dtype, device=out.device)
+    along[0][:, :, w - asking :] = (q * done.q).sum(dim=-1)
+    along[1] = (k * done.k[:, :, prefix:]).sum(dim=-1)
+    along[2] = (v * done.v[:, :, prefix:]).sum(dim=-1)
+    plan.rotary.rotate(q, back=True)
+    plan.rotary.rotate(k, back=True)
+    bias = block.qkv_bias.view(3, 1, architecture.n_heads, 1, architecture.d_head)
+    along -= (small * bias).sum(dim=-1)
+    return small.permute(1, 3, 0, 2, 4).contiguous(), along.permute(1, 3, 0, 2).contiguous().div_(d)
