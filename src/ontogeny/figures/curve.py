@@ -80,7 +80,7 @@ def draw_curve(rows: pd.DataFrame) -> Figure:
     )  # fmt: skip
     axes = panels[str(who["task"])][0]
     _levels(axes, rows, ["raw", "normalised"])
-    circuit = rows[rows["part"] == "circuit"].sort_values("fraction")
+    circuit = _curve(rows)
     for name, line in _LINES.items():
         axes.plot(circuit["fraction"], circuit[name], **line)
     without, random = rows[rows["part"] == "complement"], rows[rows["part"] == "random"]
@@ -97,10 +97,12 @@ def draw_curve(rows: pd.DataFrame) -> Figure:
 def draw_final_curves(rows: pd.DataFrame) -> Figure:
     """A panel a task: raw faithfulness of the last checkpoint's circuits, a line a model, a star at the chosen size."""
     tasks, styles = list(dict.fromkeys(rows["task"])), member_styles(rows)
-    star = mark_handle("smallest faithful circuit", "*", filled=True, size=9)
-    unmet = mark_handle("best circuit, threshold not met", "*", size=9)
+    chosen_by = set(rows.loc[rows["part"] == "chosen", "status"])
+    marks = [mark_handle("smallest faithful circuit", "*", filled=True, size=9)] if "found" in chosen_by else []
+    if "threshold_unmet" in chosen_by:
+        marks.append(mark_handle("best circuit, threshold not met", "*", size=9))
     figure, panels = panel_grid(
-        tasks, heights=[2.2], legends=[[*member_handles(rows), star, unmet]], note=_NOTE,
+        tasks, heights=[2.2], legends=[[*member_handles(rows), *marks]], note=_NOTE,
         title="Faithfulness by circuit size at the end of training",
     )  # fmt: skip
     for task, (axes,) in panels.items():
@@ -108,7 +110,7 @@ def draw_final_curves(rows: pd.DataFrame) -> Figure:
         _levels(axes, here, ["raw"])
         for member in reversed(members_in_order(here)):
             style, line = styles[member], here[here["member"] == member]
-            circuit, chosen = line[line["part"] == "circuit"].sort_values("fraction"), line[line["part"] == "chosen"]
+            circuit, chosen = _curve(line), line[line["part"] == "chosen"]
             axes.plot(circuit["fraction"], circuit["raw"], **style)
             axes.plot(
                 chosen["fraction"], chosen["raw"], linestyle="", marker="*", markersize=12, color=style["color"],
@@ -119,6 +121,11 @@ def draw_final_curves(rows: pd.DataFrame) -> Figure:
         axes.set_ylabel("raw faithfulness")
         fraction_axis(axes)
     return figure
+
+
+def _curve(rows: pd.DataFrame) -> pd.DataFrame:
+    """The curve by size; sizes that prune to nothing are not on a logarithmic axis."""
+    return rows[(rows["part"] == "circuit") & (rows["fraction"] > 0)].sort_values("fraction")
 
 
 def _levels(axes: Axes, rows: pd.DataFrame, forms: list[str]) -> None:

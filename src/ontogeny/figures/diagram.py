@@ -187,7 +187,7 @@ def _edges(axes: Axes, boxes: dict[str, Box], rows: pd.DataFrame) -> None:
                 [_curve(boxes, w, r) for w, r in zip(part["writer"], part["reader"])],
                 facecolors="none",
                 edgecolors=[(*_rgb(c), a) for c, a in zip(colours, (0.12 + 0.25 * crowd) + 0.6 * share**0.5)],
-                linewidths=(0.45 + 3.2 * share).tolist(),
+                linewidths=(0.4 + 3.4 * share**0.7).tolist(),
                 linestyles=[style],
                 zorder=2,
             )

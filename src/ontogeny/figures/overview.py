@@ -40,11 +40,9 @@ def overview_rows(trajectory: Trajectory) -> pd.DataFrame:
 def draw_overview(rows: pd.DataFrame) -> Figure:
     """Four tasks fit in a row."""
     tasks, styles = list(dict.fromkeys(rows["task"])), member_styles(rows)
-    legend = [
-        *member_handles(rows),
-        mark_handle("onset", "o", size=9),
-        mark_handle("best circuit, threshold not met", "v"),
-    ]
+    legend = [*member_handles(rows), mark_handle("onset", "o", size=9)]
+    if (rows["status"] == "threshold_unmet").any():
+        legend.append(mark_handle("best circuit, threshold not met", "v"))
     columns = min(4, len(tasks))
     figure, panels = panel_grid(
         tasks, heights=[1.65, 1.35, 1.35], columns=columns, width=3.4 * columns, legends=[legend], note=TOKENS_NOTE

@@ -118,8 +118,12 @@ def render(figure: Figure, kind: Format, dpi: int = 120) -> bytes:
 def styled(rows: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the look of each member: colour and marker say the scale, dashes the seed.
 
-    The look depends on all members of the study (`everyone`: member, scale, seed, parameters) and not on those that
-    happen to have a row, so it is the same in all pictures. The columns are `label`, `colour`, `marker`, `dashes`.
+    The look depends on all members of the study and not on those that happen to have a row, so it is the same in all
+    pictures. The columns are `label`, `colour`, `marker`, `dashes`. Rows are put in the study's order of tasks.
+
+    Args:
+        rows: with the columns member and task.
+        everyone: the study: member, scale, seed, parameters, task.
     """
     known = everyone[everyone["parameters"].notna()].drop_duplicates("member")
     colours = scale_colours(known)
@@ -134,7 +138,9 @@ def styled(rows: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
             "dashes": [seeds.index(seed) % len(LINE_STYLES) for seed in known["seed"]],
         }
     )
-    return rows.merge(look_of, on="member", how="left")
+    order = {task: place for place, task in enumerate(dict.fromkeys(everyone["task"]))}
+    in_order = rows.sort_values("task", key=lambda tasks: tasks.map(order), kind="stable")
+    return in_order.merge(look_of, on="member", how="left")
 
 
 def members_in_order(rows: pd.DataFrame) -> list[str]:

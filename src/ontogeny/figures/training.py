@@ -50,7 +50,7 @@ def behaviour_rows(trajectory: Trajectory) -> pd.DataFrame:
     answers = trajectory.onsets[[*keys, "status", "step"]].rename(columns={"status": "onset_status", "step": "at"})
     merged = rows.merge(answers, on=keys, how="left")
     merged["onset"] = (merged["step"] == merged["at"]).fillna(False).astype(bool)
-    return styled(merged.drop(columns="at").reset_index(drop=True), trajectory.table)
+    return styled(merged.drop(columns="at"), trajectory.table)
 
 
 @drawn
@@ -99,10 +99,8 @@ def size_rows(trajectory: Trajectory) -> pd.DataFrame:
     wide = table.pivot(index=[*_SHARED, "status"], columns="quantity", values="value").reset_index()
     wide = wide.rename(columns={name: name.removeprefix("circuit/") for name in _SIZE_QUANTITIES})
     wide.columns.name = None
-    order = {task: place for place, task in enumerate(dict.fromkeys(trajectory.table["task"]))}
-    wide = wide.sort_values(["task", "member", "step"], key=lambda c: c.map(order) if c.name == "task" else c)
     columns = [*_SHARED, "status", "edges", "best_edges", "cap"]
-    return styled(wide[columns].reset_index(drop=True), trajectory.table)
+    return styled(wide.sort_values(["member", "step"])[columns], trajectory.table)
 
 
 @drawn
@@ -172,15 +170,13 @@ def jaccard_rows(trajectory: Trajectory, kind: str = "edges") -> pd.DataFrame:
     quantity = similarity_quantity(kind, "previous")
     names = {quantity: "value", similarity_quantity(kind, "previous_ewma"): "ewma"}
     table = trajectory.table[trajectory.table["quantity"].isin(names)]
-    tasks = {task: place for place, task in enumerate(dict.fromkeys(trajectory.table["task"]))}
     wide = table.pivot(index=[*_SHARED, "status"], columns="quantity", values="value").reset_index()
     wide = wide.rename(columns=names).assign(kind=kind)
     wide.columns.name = None
     for name in names.values():
         wide[name] = wide.get(name, np.nan)
-    wide = wide.sort_values(["task", "member", "step"], key=lambda c: c.map(tasks) if c.name == "task" else c)
     columns = [*_SHARED, "kind", "value", "ewma", "status"]
-    return styled(wide[columns].reset_index(drop=True), trajectory.table)
+    return styled(wide.sort_values(["member", "step"])[columns], trajectory.table)
 
 
 @drawn

@@ -146,7 +146,7 @@ def test_a_member_looks_the_same_in_a_picture_that_shows_few(trajectory: Traject
 def test_seeds_of_a_scale_share_its_colour_and_differ_in_dashes() -> None:
     everyone = pd.DataFrame(
         {"member": ["a-s0", "a-s1", "b-s1"], "scale": ["a", "a", "b"], "seed": [0, 1, 1], "parameters": [9, 9, 5]}
-    )
+    ).assign(task="ioi")
     rows = styled(everyone, everyone)
     styles = member_styles(rows)
     assert styles["a-s0"]["color"] == styles["a-s1"]["color"] != styles["b-s1"]["color"]
