@@ -16,21 +16,26 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import itertools
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from ontogeny.analysis import analyse_behaviour, analyse_circuit, analyse_scores, tokenize_splits
 from ontogeny.attribution import score_edges
 from ontogeny.core.circuit import Circuit, EdgeScores, rank_edges
 from ontogeny.core.faithfulness import Ends, Sizes, fraction_sizes, search_sizes
 from ontogeny.core.pairs import PairBatch
-from ontogeny.models.subject import Subject, subject_of
-from ontogeny.params import AttributionParams, SearchParams
+from ontogeny.models.subject import Subject, load_subject, subject_of
+from ontogeny.params import AnalyseParams, AttributionParams, SearchParams
 from ontogeny.patching import CircuitEvaluator
+from ontogeny.records.datasets import read_dataset
 
 SHAPES = {
     "14m": (6, 128, 4),
@@ -188,15 +193,45 @@ def _with_unit(measured: tuple[float, float]) -> tuple[float, str, float]:
     return measured[0], "forward", measured[1]
 
 
+def analysis(checkpoint: Path, tasks: Path) -> Table:
+    """CPU seconds of one trained checkpoint's whole analysis, without baselines, a line a task."""
+    subject, settings = load_subject(checkpoint), AnalyseParams()
+    table = Table(title=f"{checkpoint}: {subject.graph.n_edges} edges, one thread")
+    for heading in ("task", "metric", "status", "asked", "kept", "behaviour s", "scores s", "circuit s"):
+        table.add_column(heading, justify="left" if heading in ("task", "status") else "right")
+    total = 0.0
+    for folder in sorted(tasks.iterdir()):
+        dataset = read_dataset(folder)
+        marks = [time.process_time()]
+        batches = tokenize_splits(subject, dataset)
+        behaviour = analyse_behaviour(subject, batches, settings)
+        marks.append(time.process_time())
+        scores = analyse_scores(subject, batches, behaviour, settings)
+        marks.append(time.process_time())
+        found = analyse_circuit(subject, batches, behaviour, scores, settings)
+        marks.append(time.process_time())
+        seconds = [f"{end - start:.2f}" for start, end in itertools.pairwise(marks)]
+        metric = f"{behaviour['discover'].metric.value:.3f}"
+        table.add_row(dataset.task, metric, found.status, str(found.asked), str(found.kept), *seconds)
+        total += marks[-1] - marks[0]
+    table.caption = f"{total:.1f} s in all; limit 12 s"
+    return table
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", action="append", choices=sorted(SHAPES), help="may be given more than once")
     parser.add_argument("--pairs", type=int, default=5, help="alternating pairs of runs; medians are shown")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoint", type=Path, help="a trained checkpoint to analyse whole; needs --tasks")
+    parser.add_argument("--tasks", type=Path, help="the folder of its study's data sets, e.g. data/tasks")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console(width=120)
+    if options.checkpoint:
+        console.print(analysis(options.checkpoint, options.tasks))
+        return
     for shape in options.shape or ["70m"]:
         table = Table(title=f"GPT-NeoX at {shape} shape, {PAIRS} pairs of {TOKENS} tokens, float32, one thread")
         for heading in ("work", "seconds", "ratio", "limit", ""):
