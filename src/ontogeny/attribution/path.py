@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ontogeny.core.pairs import PairBatch
 from ontogeny.models.backward import BlockGradients, backward
-from ontogeny.models.forward import Part, Run, embed, run, run_between
+from ontogeny.models.forward import Part, Residual, Run, embed, run, run_between
 from ontogeny.models.readout import readout
 from ontogeny.models.subject import AlignedPairs, Subject, align_pairs
 from ontogeny.models.weights import Weights
@@ -63,8 +63,13 @@ def path_scores(subject: Subject, batch: PairBatch, points: Sequence[PathPoint],
     """Scores ``[pairs, writers, readers]``, or their sum over pairs ``[writers, readers]``."""
     pairs = align_pairs(subject, batch)
     weights, read = subject.weights, readout(subject.weights, batch)
-    clean, corrupted = (run(weights, embed(weights, tokens), pairs.plan) for tokens in (pairs.clean, pairs.corrupted))
-    written = differences(subject, clean, corrupted)
+    corrupted = run(weights, embed(weights, pairs.corrupted), pairs.plan)
+    outputs = _outputs(corrupted)
+    if not any(point.of is not None or point.alpha == 0.0 for point in points):
+        corrupted = Run(corrupted.embed, (), corrupted.final)
+    clean = run(weights, embed(weights, pairs.clean), pairs.plan)
+    written = _differences(subject, _outputs(clean), outputs)
+    del outputs
     sums = [_BlockSums() for _ in weights.blocks]
     final = torch.zeros_like(clean.final)
     runs = _runs(points, weights, pairs, clean, corrupted)
@@ -97,19 +102,32 @@ def _runs(
             yield point, run(weights, torch.lerp(start, end, point.alpha), pairs.plan)
 
 
-def differences(subject: Subject, clean: Run, corrupted: Run) -> Differences:
+@dataclass(frozen=True)
+class _Outputs:
+    """What the writers of a run wrote; heads before W_O."""
+
+    embed: Residual
+    heads: tuple[Float[Tensor, "pairs asking heads d_head"], ...]
+    mlps: tuple[Residual, ...]
+
+
+def _outputs(done: Run) -> _Outputs:
+    return _Outputs(done.embed, tuple(b.heads for b in done.blocks), tuple(b.mlp.out for b in done.blocks))
+
+
+def _differences(subject: Subject, clean: _Outputs, corrupted: _Outputs) -> Differences:
     """What each writer wrote on the clean run minus what it wrote on the corrupted run."""
     a, graph = subject.architecture, subject.graph
     n, w, d = clean.embed.shape
     early = clean.embed.new_empty(graph.n_writers - a.n_heads - 1, n, w, d)
     last = clean.embed.new_empty(a.n_heads + 1, n, 1, d)
     torch.sub(clean.embed, corrupted.embed, out=early[0])
-    for layer, (block, x, y) in enumerate(zip(subject.weights.blocks, clean.blocks, corrupted.blocks)):
+    for layer, block in enumerate(subject.weights.blocks):
         first = graph.head_writer(layer, 0)
         into = last if layer == a.n_layers - 1 else early[first : first + a.n_heads + 1]
-        heads = (x.heads - y.heads).permute(2, 0, 1, 3).reshape(a.n_heads, -1, a.d_head)
+        heads = (clean.heads[layer] - corrupted.heads[layer]).permute(2, 0, 1, 3).reshape(a.n_heads, -1, a.d_head)
         torch.bmm(heads, block.out.view(a.n_heads, a.d_head, d), out=into[:-1].view(a.n_heads, -1, d))
-        torch.sub(x.mlp.out, y.mlp.out, out=into[-1])
+        torch.sub(clean.mlps[layer], corrupted.mlps[layer], out=into[-1])
     return Differences(early, last[:, :, 0])
 
 
