@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ontogeny.execution.analyses import versions
 
@@ -67,6 +68,14 @@ def now() -> dict[str, dict[str, object]]:
 def test_every_analysis_says_what_it_is_made_of() -> None:
     assert set(MADE_OF) == set(versions())
     assert [name for names in MADE_OF.values() for name in names if not (SOURCES / name).exists()] == []
+
+
+def test_dvc_runs_the_stage_of_every_source_that_changes() -> None:
+    pipeline = yaml.safe_load((SOURCES.parents[1] / "dvc.yaml").read_text())["stages"]
+    for analysis, names in MADE_OF.items():
+        stage = pipeline["checkpoints" if analysis == "training" else "analyse"]
+        watched = [dep.removeprefix("src/ontogeny/") for dep in stage["deps"]]
+        assert [name for name in names if not any(Path(name).is_relative_to(dep) for dep in watched)] == []
 
 
 @pytest.mark.parametrize("analysis", versions())
