@@ -47,7 +47,7 @@ def draw_overview(rows: pd.DataFrame) -> Figure:
     figure, panels = panel_grid(
         tasks, heights=[1.65, 1.35, 1.35], columns=columns, width=3.4 * columns, legends=[legend], note=TOKENS_NOTE
     )
-    labels = ("edges kept", "Jaccard to previous\n(matched size)")
+    labels = ("edges kept", "Jaccard to previous")
     for task, (top, middle, low) in panels.items():
         here = rows[rows["task"] == task]
         behaviour_panel(top, here[here["panel"] == "behaviour"].assign(onset=_flags), styles)

@@ -209,8 +209,7 @@ def jaccard_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, An
         line, style = rows[rows["member"] == member].sort_values("step"), styles[member]
         x = line["tokens"].astype(float)
         axes.plot(x, line["value"], linestyle="", marker="o", markersize=2.6, color=style["color"], alpha=0.45)
-        smooth = line[line["ewma"].notna()]
-        axes.plot(smooth["tokens"].astype(float), smooth["ewma"], **(style | {"marker": ""}))
+        axes.plot(x, line["ewma"], **(style | {"marker": ""}))
     axes.set_ylim(-0.03, 1.03)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if not rows["value"].notna().any():
