@@ -76,7 +76,7 @@ def score_edges(
     """
     method = _method(settings)
     total = torch.zeros(subject.graph.n_writers, subject.graph.n_readers, dtype=torch.float64)
-    for part in _parts(subject, batch, batch_pairs):
+    for part in parts_within(subject, batch, batch_pairs):
         total += method.score(subject, part, settings, False).to("cpu", torch.float64)
     values = (total / len(batch)).to(torch.float64 if subject.dtype == torch.float64 else torch.float32)
     return EdgeScores(subject.graph, values, method.label(settings))
@@ -86,7 +86,7 @@ def score_edges_by_example(
     subject: Subject, batch: PairBatch, settings: AttributionSettings, *, batch_pairs: int | None = None
 ) -> ExampleScores:
     """The scores whose mean over examples `score_edges` gives: for the bootstrap, in memory only."""
-    parts = _parts(subject, batch, batch_pairs)
+    parts = parts_within(subject, batch, batch_pairs)
     return torch.cat([_method(settings).score(subject, part, settings, True).cpu() for part in parts])
 
 
@@ -96,6 +96,7 @@ def _method(settings: AttributionSettings) -> Attribution:
     return METHODS[settings.method]
 
 
-def _parts(subject: Subject, batch: PairBatch, batch_pairs: int | None) -> list[PairBatch]:
+def parts_within(subject: Subject, batch: PairBatch, batch_pairs: int | None) -> list[PairBatch]:
+    """The batch cut into parts of `batch_pairs`; None: of as many pairs as fit into memory."""
     size = batch_pairs or pairs_within(subject, batch)
     return [batch.take(slice(i, i + size)) for i in range(0, len(batch), size)]
