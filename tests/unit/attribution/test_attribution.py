@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from ontogeny.attribution import METHODS, score_edges
 from ontogeny.attribution.base import score_edges_by_example
@@ -160,3 +163,21 @@ def test_impossible_paths_are_refused():
         path_points("sideways", 5)
     with pytest.raises(ImpossibleRequest, match="at least 1 step"):
         path_points("right", 0)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most memory that the tensors made by `work` took at one time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(itertools.accumulate(change for _, change in changes))
+
+
+def test_memory_is_bounded_by_the_writers_differences():
+    """Beside them: one run, gradients as wide as a head, and the readers of one block at a time."""
+    subject, batch = neox_subject(layers=6, heads=8, d_head=8, double=False), random_batch(pairs=40, tokens=16, first=0)
+    differences = subject.graph.n_writers * 40 * 16 * subject.architecture.d_model * 4
+    peak = peak_bytes(lambda: score_edges(subject, batch, AttributionParams(steps=5)))
+    assert differences < peak < 3 * differences
