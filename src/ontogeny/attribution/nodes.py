@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.attribution.base import AttributionSettings, parts_within
+from ontogeny.attribution.base import AttributionSettings, in_parts
 from ontogeny.attribution.path import PathPoint, path_scores
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.nodes import NodeScores
@@ -74,8 +74,8 @@ def score_nodes(
     """
     method = _method(settings)
     total = torch.zeros(subject.graph.n_writers, dtype=torch.float64)
-    for part in parts_within(subject, batch, batch_pairs):
-        total += method.score(subject, part, settings, False).to("cpu", torch.float64)
+    for found in in_parts(lambda part: method.score(subject, part, settings, False), subject, batch, batch_pairs):
+        total += found.double()
     values = (total / len(batch)).to(torch.float64 if subject.dtype == torch.float64 else torch.float32)
     return NodeScores(subject.graph, values, method.label(settings))
 
@@ -84,8 +84,10 @@ def score_nodes_by_example(
     subject: Subject, batch: PairBatch, settings: AttributionSettings, *, batch_pairs: int | None = None
 ) -> Float[Tensor, "pairs writers"]:
     """The scores whose mean over examples `score_nodes` gives: for the bootstrap."""
-    parts = parts_within(subject, batch, batch_pairs)
-    return torch.cat([_method(settings).score(subject, part, settings, True).cpu() for part in parts])
+    method = _method(settings)
+    return torch.cat(
+        list(in_parts(lambda part: method.score(subject, part, settings, True), subject, batch, batch_pairs))
+    )
 
 
 def _method(settings: AttributionSettings) -> NodeAttribution:
