@@ -35,6 +35,19 @@ _COUNTS = (
     "circuits_found",
     "failed",
 )
+_COMPARED = (
+    "metric",
+    "accuracy",
+    "onset_step",
+    "edges_asked",
+    "edges_kept",
+    "nodes",
+    "faithfulness_discover",
+    "faithfulness_held_out",
+    "circuits_found",
+    "failed",
+)
+"""What DVC compares: few enough to be read as a table."""
 _WHO = ("suite", "member", "scale", "seed", "parameters", "task")
 
 
@@ -74,9 +87,9 @@ def dvc_metrics(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float | 
     metrics: dict[str, dict[str, dict[str, float | int | None]]] = {}
     for row in summary.to_dict("records"):
         lost = row["status"] == FAILED
-        numbers: dict[str, Any] = {} if lost else {name: _number(row[name]) for name in _NUMBERS}
-        counts = {name: _count(row[name]) for name in (("failed",) if lost else _COUNTS)}
-        metrics.setdefault(str(row["member"]), {})["all" if lost else str(row["task"])] = numbers | counts
+        names = ("failed",) if lost else _COMPARED
+        numbers = {name: (_count if name in _COUNTS else _number)(row[name]) for name in names}
+        metrics.setdefault(str(row["member"]), {})["all" if lost else str(row["task"])] = numbers
     return metrics
 
 

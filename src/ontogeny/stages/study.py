@@ -63,8 +63,8 @@ class Study:
 
     @property
     def metrics(self) -> Path:
-        """What `dvc metrics show` reads."""
-        return self.places.data / "metrics.json"
+        """What `dvc metrics show` prints: a file a member and task, so that each is a row of its table."""
+        return self.places.data / "metrics"
 
     @property
     def figures(self) -> Path:

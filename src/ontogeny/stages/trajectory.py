@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +18,14 @@ _TABLES = ("table", "onsets", "summary")
 
 
 def run(study: Study, item: str | None) -> None:
-    """Write data/trajectories and data/metrics.json; let DVC forget the stages that had failed jobs."""
+    """Write data/trajectories and data/metrics; let DVC forget the stages that had failed jobs."""
     from ontogeny.series import dvc_metrics, follow
 
     assert item is None
     confidence = study.params.analyse.behaviour.confidence
     trajectory = follow(read_records(study), study.params.trajectory, confidence=confidence)
     write_trajectory(study.trajectories, trajectory)
-    write_json(study.metrics, dvc_metrics(trajectory.summary))
+    write_metrics(study.metrics, dvc_metrics(trajectory.summary))
     study.forget_failed()
 
 
@@ -42,6 +44,14 @@ def write_trajectory(folder: Path, trajectory: Trajectory) -> None:
     for name in ("onsets", "summary"):
         with replacing(folder / f"{name}.csv") as temporary:
             getattr(trajectory, name).to_csv(temporary, index=False)
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Mapping[str, object]]) -> None:
+    """``MEMBER/TASK.json``, those of members and tasks that are no longer there removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for member, tasks in metrics.items():
+        for task, numbers in tasks.items():
+            write_json(folder / member / f"{task}.json", numbers)
 
 
 def read_trajectory(folder: Path) -> Trajectory:

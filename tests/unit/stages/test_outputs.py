@@ -41,9 +41,8 @@ def study(tmp_path: Path) -> Study:
 def test_tables_metrics_and_pictures_of_what_there_is(study: Study) -> None:
     trajectory.run(study, None)
     assert sorted(path.name for path in study.failures.iterdir()) == ["analyse-small-s0.json"]
-    metrics = read_json(study.metrics)
-    assert set(metrics) == {"small-s0", "deep-s0", "wide-s0"}
-    assert metrics["deep-s0"]["ioi"]["failed"] == 1
+    assert {path.name for path in study.metrics.iterdir()} == {"small-s0", "deep-s0", "wide-s0"}
+    assert read_json(study.metrics / "deep-s0" / "ioi.json")["failed"] == 1
     followed = trajectory.read_trajectory(study.trajectories)
     assert {"small-s0", "deep-s0", "wide-s0"} == set(followed.table["member"])
     assert len(pd.read_csv(study.trajectories / "summary.csv")) == len(followed.summary) == 9
