@@ -171,7 +171,8 @@ class AttributionParams(Section):
 class SearchParams(Section):
     """The search for the smallest faithful circuit (METHODS 4)."""
 
-    selection: Literal["greedy", "topn"] = "greedy"
+    selection: Literal["greedy", "topn", "threshold", "greedy-signed", "topn-signed", "threshold-signed"] = "greedy"
+    """A rule alone ranks by |score|; `-signed` by the score itself, harmful edges last."""
     threshold: Fraction = 0.8
     faithfulness: Literal["raw", "normalised"] = "raw"
     range: Literal["full", "paper"] = "full"

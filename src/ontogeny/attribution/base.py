@@ -6,7 +6,8 @@ depends on batch size or on the order of the pairs beyond rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from ontogeny.core.circuit import EdgeScores
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.pairs import PairBatch
 from ontogeny.models.subject import Subject, pairs_within
+
+logger = logging.getLogger(__name__)
 
 
 class AttributionSettings(Protocol):
@@ -76,8 +79,8 @@ def score_edges(
     """
     method = _method(settings)
     total = torch.zeros(subject.graph.n_writers, subject.graph.n_readers, dtype=torch.float64)
-    for part in _parts(subject, batch, batch_pairs):
-        total += method.score(subject, part, settings, False).to("cpu", torch.float64)
+    for found in in_parts(lambda part: method.score(subject, part, settings, False), subject, batch, batch_pairs):
+        total += found.double()
     values = (total / len(batch)).to(torch.float64 if subject.dtype == torch.float64 else torch.float32)
     return EdgeScores(subject.graph, values, method.label(settings))
 
@@ -86,8 +89,10 @@ def score_edges_by_example(
     subject: Subject, batch: PairBatch, settings: AttributionSettings, *, batch_pairs: int | None = None
 ) -> ExampleScores:
     """The scores whose mean over examples `score_edges` gives: for the bootstrap, in memory only."""
-    parts = _parts(subject, batch, batch_pairs)
-    return torch.cat([_method(settings).score(subject, part, settings, True).cpu() for part in parts])
+    method = _method(settings)
+    return torch.cat(
+        list(in_parts(lambda part: method.score(subject, part, settings, True), subject, batch, batch_pairs))
+    )
 
 
 def _method(settings: AttributionSettings) -> Attribution:
@@ -96,6 +101,39 @@ def _method(settings: AttributionSettings) -> Attribution:
     return METHODS[settings.method]
 
 
-def _parts(subject: Subject, batch: PairBatch, batch_pairs: int | None) -> list[PairBatch]:
-    size = batch_pairs or pairs_within(subject, batch)
-    return [batch.take(slice(i, i + size)) for i in range(0, len(batch), size)]
+def in_parts(
+    score: Callable[[PairBatch], Tensor], subject: Subject, batch: PairBatch, batch_pairs: int | None
+) -> Iterator[Tensor]:
+    """`score` of parts of `batch_pairs` pairs (None: of as many as should fit into memory), on the CPU.
+
+    A part that does not fit is tried again with half as many pairs, and so are all after it.
+
+    Raises:
+        ImpossibleRequest: a single pair does not fit.
+    """
+    size, start = min(batch_pairs or pairs_within(subject, batch), len(batch)), 0
+    while start < len(batch):
+        found = _unless_out_of_memory(score, batch.take(slice(start, start + size)))
+        if found is not None:
+            start += size
+            yield found
+        elif size > 1:
+            size //= 2
+            logger.warning("Out of memory: going on with %d pairs at once.", size)
+        else:
+            raise ImpossibleRequest(
+                f"Out of memory with a single pair of {batch.clean.shape[1]} tokens. Use a smaller model, a device "
+                "with more memory, or fewer jobs at once."
+            )
+
+
+def _unless_out_of_memory(score: Callable[[PairBatch], Tensor], part: PairBatch) -> Tensor | None:
+    """None if memory ran out; by then the error, which holds on to every tensor of the attempt, is gone."""
+    try:
+        return score(part).cpu()
+    except (RuntimeError, MemoryError) as error:
+        # torch's own error is for accelerators; its CPU allocator raises a plain RuntimeError
+        on_cpu = "DefaultCPUAllocator" in str(error)
+        if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
+            raise
+        return None

@@ -38,10 +38,12 @@ class PathPoint:
 
 @dataclass(frozen=True)
 class Differences:
-    """z(clean) - z(corrupted) of all writers; those of the last block are needed at the read position only."""
+    """z(clean) - z(corrupted) of all writers in the smallest form; the last block's at the read position only."""
 
-    early: Float[Tensor, "early_writers pairs window d_model"]
-    last: Float[Tensor, "heads_and_mlp pairs d_model"]
+    embed: Residual
+    heads: list[Float[Tensor, "pairs asking heads d_head"]]
+    """Before W_O."""
+    mlps: list[Float[Tensor, "pairs asking d_model"]]
 
 
 @dataclass
@@ -68,7 +70,7 @@ def path_scores(subject: Subject, batch: PairBatch, points: Sequence[PathPoint],
     if not any(point.of is not None or point.alpha == 0.0 for point in points):
         corrupted = Run(corrupted.embed, (), corrupted.final)
     clean = run(weights, embed(weights, pairs.clean), pairs.plan)
-    written = _differences(subject, _outputs(clean), outputs)
+    written = _differences(_outputs(clean), outputs)
     del outputs
     sums = [_BlockSums() for _ in weights.blocks]
     final = torch.zeros_like(clean.final)
@@ -77,9 +79,11 @@ def path_scores(subject: Subject, batch: PairBatch, points: Sequence[PathPoint],
     for point, here in runs:
         gradient = read.gradient(here.final)
         final += gradient * point.weight
-        for layer, gradients in backward(weights, here, pairs.plan, gradient, point.of):
-            sums[layer].add(gradients, here.blocks[layer].normed, point.weight)
+        blocks = list(here.blocks)
         del here
+        for layer, gradients, normed in backward(weights, blocks, pairs.plan, gradient, point.of):
+            sums[layer].add(gradients, normed, point.weight)
+            del gradients, normed
     return _contract(subject, written, sums, final, per_example)
 
 
@@ -115,44 +119,58 @@ def _outputs(done: Run) -> _Outputs:
     return _Outputs(done.embed, tuple(b.heads for b in done.blocks), tuple(b.mlp.out for b in done.blocks))
 
 
-def _differences(subject: Subject, clean: _Outputs, corrupted: _Outputs) -> Differences:
+def _differences(clean: _Outputs, corrupted: _Outputs) -> Differences:
     """What each writer wrote on the clean run minus what it wrote on the corrupted run."""
-    a, graph = subject.architecture, subject.graph
-    n, w, d = clean.embed.shape
-    early = clean.embed.new_empty(graph.n_writers - a.n_heads - 1, n, w, d)
-    last = clean.embed.new_empty(a.n_heads + 1, n, 1, d)
-    torch.sub(clean.embed, corrupted.embed, out=early[0])
-    for layer, block in enumerate(subject.weights.blocks):
-        first = graph.head_writer(layer, 0)
-        into = last if layer == a.n_layers - 1 else early[first : first + a.n_heads + 1]
-        heads = (clean.heads[layer] - corrupted.heads[layer]).permute(2, 0, 1, 3).reshape(a.n_heads, -1, a.d_head)
-        torch.bmm(heads, block.out.view(a.n_heads, a.d_head, d), out=into[:-1].view(a.n_heads, -1, d))
-        torch.sub(clean.mlps[layer], corrupted.mlps[layer], out=into[-1])
-    return Differences(early, last[:, :, 0])
+    return Differences(
+        clean.embed - corrupted.embed,
+        [x - y for x, y in zip(clean.heads, corrupted.heads)],
+        [x - y for x, y in zip(clean.mlps, corrupted.mlps)],
+    )
+
+
+def _write_out(
+    subject: Subject, written: Differences, layer: int, into: Float[Tensor, "heads_and_mlp pairs asking d_model"]
+) -> None:
+    """The differences of a block's writers as they stand in the residual stream; takes them off the lists."""
+    a, block = subject.architecture, subject.weights.blocks[layer]
+    heads = written.heads.pop(0).permute(2, 0, 1, 3).reshape(a.n_heads, -1, a.d_head)
+    projection = block.out.view(a.n_heads, a.d_head, a.d_model)
+    torch.bmm(heads, projection, out=into[:-1].view(a.n_heads, -1, a.d_model))
+    into[-1].copy_(written.mlps.pop(0))
 
 
 def _contract(
-    subject: Subject, written: Differences, sums: Sequence[_BlockSums], final: Tensor, per_example: bool
+    subject: Subject, written: Differences, sums: list[_BlockSums], final: Tensor, per_example: bool
 ) -> Tensor:
+    """Every writer's difference times every later reader's gradient, block by block; `sums` and `written` are used up.
+
+    The differences of a block are written out only when the next block reads them, and a block's gradients are let go
+    of after that, so that neither is held for all blocks at once.
+    """
     graph, H = subject.graph, subject.graph.n_heads
-    n = len(final)
+    n, w, d = written.embed.shape
     scores = final.new_zeros(n if per_example else 1, graph.n_writers, graph.n_readers)
     here = scores if per_example else scores[0]
-    for layer, block_sums in enumerate(sums):
+    early = final.new_empty(graph.n_writers - H - 1, n, w, d)
+    last = final.new_empty(H + 1, n, 1, d)
+    early[0].copy_(written.embed)
+    for layer in range(graph.n_layers):
+        block_sums = sums.pop(0)
         before, first, mlp = graph.writers_before(layer), graph.head_reader(layer, 0, 0), graph.mlp_reader(layer)
-        at_slots = _slot_gradients(subject, layer, block_sums)
-        here[..., :before, first:mlp] = _products(written.early[:before], at_slots, per_example)
+        here[..., :before, first:mlp] = _products(
+            early[:before], _slot_gradients(subject, layer, block_sums), per_example
+        )
         assert block_sums.mlp is not None
         at_mlp = block_sums.mlp[None]
+        del block_sums
         asking = at_mlp.shape[2]
-        here[..., :before, mlp : mlp + 1] = _products(written.early[:before, :, -asking:], at_mlp, per_example)
+        here[..., :before, mlp : mlp + 1] = _products(early[:before, :, -asking:], at_mlp, per_example)
+        into = last if layer == graph.n_layers - 1 else early[before : before + H + 1]
+        _write_out(subject, written, layer, into)
         if not graph.parallel:
-            own = slice(before, before + H)
-            heads = written.last[:H, :, None] if layer == graph.n_layers - 1 else written.early[own]
-            here[..., own, mlp : mlp + 1] = _products(heads, at_mlp, per_example)
-    at_logits = final[None, :, None]
-    everyone = torch.cat([written.early[:, :, -1:], written.last[:, :, None]])
-    here[..., graph.logits_reader :] = _products(everyone, at_logits, per_example)
+            here[..., before : before + H, mlp : mlp + 1] = _products(into[:H], at_mlp, per_example)
+    everyone = torch.cat([early[:, :, -1:], last])
+    here[..., graph.logits_reader :] = _products(everyone, final[None, :, None], per_example)
     return here
 
 
@@ -164,6 +182,7 @@ def _slot_gradients(subject: Subject, layer: int, sums: _BlockSums) -> Float[Ten
     small = sums.qkv.permute(2, 3, 0, 1, 4).reshape(3 * a.n_heads, n * w, a.d_head)
     projections = block.qkv.view(a.d_model, 3 * a.n_heads, a.d_head).permute(1, 2, 0)
     full = torch.bmm(small, projections)
+    del small
     for along, normed in sums.along:
         by_channel = along.permute(2, 3, 0, 1).reshape(3 * a.n_heads, n * w, 1)
         full.addcmul_(by_channel, normed.reshape(1, n * w, a.d_model), value=-1.0)

@@ -22,7 +22,8 @@ from torch import Tensor
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.graph import GraphSpec
 
-Selection = Literal["greedy", "topn"]
+Selection = Literal["greedy", "topn", "threshold", "greedy-signed", "topn-signed", "threshold-signed"]
+"""How edges are ranked; a rule alone goes by |score|, ``-signed`` by the score itself, harmful edges last."""
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,12 @@ class Ranking:
 
 
 def rank_edges(scores: EdgeScores, selection: Selection = "greedy") -> Ranking:
-    """Rank all edges by absolute score (METHODS 4.1).
+    """Rank all edges by absolute score, or with ``-signed`` by the score itself (METHODS 4.1).
 
     ``greedy`` starts with the logits and repeatedly takes the strongest edge into a node that is already reached; its
     writer then opens its own inputs. ``topn`` takes the strongest edges anywhere. Equal scores: lower writer, then
-    lower reader first.
+    lower reader first. ``threshold`` is ``topn`` where equal scores stand or fall together: n asked edges are the
+    largest set of at most n that some threshold leaves (`edges_above`).
 
     Raises:
         ImpossibleRequest: a score is not finite.
@@ -150,9 +152,15 @@ def rank_edges(scores: EdgeScores, selection: Selection = "greedy") -> Ranking:
     if not scores.finite:
         raise ImpossibleRequest("Edges cannot be ranked: some scores are not finite. Check the checkpoint's weights.")
     graph = scores.graph
-    strength = np.where(graph.real_edges.numpy(), scores.values.double().abs().numpy(), -1.0)
-    order = _greedy_order(graph, strength) if selection == "greedy" else _topn_order(graph, strength)
+    rule, _, by = selection.partition("-")
+    strength = _strength(scores, signed=by == "signed")
+    order = {"greedy": _greedy_order, "topn": _topn_order, "threshold": _threshold_order}[rule](graph, strength)
     return Ranking(graph, order, _keep_from(graph, order))
+
+
+def edges_above(scores: EdgeScores, threshold: float, *, signed: bool = False) -> Circuit:
+    """All edges with |score| >= `threshold` (with `signed`: score >= `threshold`), pruned."""
+    return prune(Circuit(scores.graph, torch.from_numpy(_strength(scores, signed=signed) >= threshold)))
 
 
 def grow(scores: EdgeScores, kept: int, selection: Selection = "greedy") -> Circuit:
@@ -202,6 +210,21 @@ def weighted_jaccard(a: EdgeScores, b: EdgeScores) -> float:
 def _jaccard(a: Bool[Tensor, ...], b: Bool[Tensor, ...]) -> float:
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else float("nan")
+
+
+def _strength(scores: EdgeScores, *, signed: bool) -> Float[np.ndarray, "writers readers"]:
+    """What edges are ranked by; minus infinity where there is no edge."""
+    values = scores.values.double()
+    return np.where(scores.graph.real_edges.numpy(), (values if signed else values.abs()).numpy(), -np.inf)
+
+
+def _threshold_order(
+    graph: GraphSpec, strength: Float[np.ndarray, "writers readers"]
+) -> Int[np.ndarray, "writers readers"]:
+    """How many edges are at least as strong as each one."""
+    real = graph.real_edges.numpy()
+    weaker = np.searchsorted(np.sort(strength[real]), strength, side="left")
+    return np.where(real, graph.n_edges - weaker, graph.n_edges + 1)
 
 
 def _topn_order(graph: GraphSpec, strength: Float[np.ndarray, "writers readers"]) -> Int[np.ndarray, "writers readers"]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.models.forward import BlockRun, MLPRun, Part, Plan, Residual, Run
+from ontogeny.models.forward import BlockRun, MLPRun, Part, Plan, Residual
 from ontogeny.models.functional import activate_back, normalise_back
 from ontogeny.models.weights import Architecture, Block, Weights
 
@@ -32,12 +32,15 @@ class BlockGradients:
 
 def backward(
     weights: Weights,
-    run: Run,
+    blocks: list[BlockRun],
     plan: Plan,
     final: Float[Tensor, "pairs d_model"],
     cut: tuple[int, Part] | None = None,
-) -> Iterator[tuple[int, BlockGradients]]:
+) -> Iterator[tuple[int, BlockGradients, Residual]]:
     """Reader gradients block by block, last block first, from the gradient at the residual of the read position.
+
+    `blocks` are those of a run and are taken off the list, so that each can be let go of once it has been used. With
+    each block's gradients comes its normed input.
 
     Gradients into the prefix are left out: there every run is the same, so that they meet no difference. `cut` names
     a block whose heads, or MLP, wrote what they were told (`run_between`): nothing flows back through them.
@@ -45,9 +48,11 @@ def backward(
     architecture = weights.architecture
     grad: Residual = final[:, None]
     for layer in reversed(range(architecture.n_layers)):
-        part = cut[1] if cut is not None and cut[0] == layer else None
-        gradients, grad = backward_block(architecture, weights.blocks[layer], run.blocks[layer], plan, grad, part)
-        yield layer, gradients
+        part, done = cut[1] if cut is not None and cut[0] == layer else None, blocks.pop()
+        gradients, grad = backward_block(architecture, weights.blocks[layer], done, plan, grad, part)
+        normed = done.normed
+        del done
+        yield layer, gradients, normed
 
 
 def backward_block(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from ontogeny.attribution import METHODS, score_edges
-from ontogeny.attribution.base import score_edges_by_example
+from ontogeny.attribution.base import AttributionSettings, score_edges_by_example
 from ontogeny.attribution.eap_ig import path_points
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.graph import GraphSpec
-from ontogeny.core.pairs import Metric
+from ontogeny.core.pairs import Metric, PairBatch
+from ontogeny.models.subject import Subject
 from ontogeny.params import AttributionParams
 from support.engine import naive_circuit, naive_scores, neox_model, neox_subject, random_batch
 
@@ -160,3 +165,71 @@ def test_impossible_paths_are_refused():
         path_points("sideways", 5)
     with pytest.raises(ImpossibleRequest, match="at least 1 step"):
         path_points("right", 0)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most memory that the tensors made by `work` took at one time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(itertools.accumulate(change for _, change in changes))
+
+
+def test_memory_is_bounded_by_the_writers_differences():
+    """Beside them: one run, gradients as wide as a head, and the readers of one block at a time."""
+    subject, batch = neox_subject(layers=6, heads=8, d_head=8, double=False), random_batch(pairs=40, tokens=16, first=0)
+    differences = subject.graph.n_writers * 40 * 16 * subject.architecture.d_model * 4
+    peak = peak_bytes(lambda: score_edges(subject, batch, AttributionParams(steps=5)))
+    assert differences < peak < 3 * differences
+
+
+class Crowded:
+    """Stands in for a method where more than a number of pairs do not fit."""
+
+    def __init__(self, fitting: int, error: Exception) -> None:
+        self.fitting, self.error, self.tried = fitting, error, list[int]()
+        self.whole = METHODS["eap"].score
+
+    def __call__(self, subject: Subject, part: PairBatch, settings: AttributionSettings, per_example: bool) -> Tensor:
+        self.tried.append(len(part))
+        if len(part) > self.fitting:
+            raise self.error
+        return self.whole(subject, part, settings, per_example)
+
+
+FULL = (
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+    MemoryError(),
+)
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda e: type(e).__name__)
+def test_out_of_memory_halves_the_batch_and_goes_on(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    subject, batch, settings = neox_subject(), random_batch(pairs=7), AttributionParams(method="eap")
+    expected, by_example = score_edges(subject, batch, settings), score_edges_by_example(subject, batch, settings)
+    crowded = Crowded(2, error)
+    monkeypatch.setitem(METHODS, "eap", replace(METHODS["eap"], score=crowded))
+    again = score_edges(subject, batch, settings)
+    assert crowded.tried == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    torch.testing.assert_close(again.values, expected.values, atol=1e-13, rtol=0)
+    crowded.tried.clear()
+    torch.testing.assert_close(
+        score_edges_by_example(subject, batch, settings, batch_pairs=4), by_example, atol=1e-13, rtol=0
+    )
+    assert crowded.tried == [4, 2, 2, 2, 1]
+
+
+def test_other_errors_and_a_single_pair_that_does_not_fit_end_it(monkeypatch: pytest.MonkeyPatch):
+    subject, batch, settings = neox_subject(), random_batch(pairs=4), AttributionParams(method="eap")
+    crowded = Crowded(0, torch.OutOfMemoryError("CUDA out of memory."))
+    monkeypatch.setitem(METHODS, "eap", replace(METHODS["eap"], score=crowded))
+    with pytest.raises(ImpossibleRequest, match="a single pair of 7 tokens"):
+        score_edges(subject, batch, settings)
+    assert crowded.tried == [4, 2, 1]
+    crowded.error = RuntimeError("shapes do not fit")
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        score_edges(subject, batch, settings)
+    assert crowded.tried == [4, 2, 1, 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from ontogeny.core.circuit import (
     Circuit,
     EdgeScores,
+    Selection,
     complement,
+    edges_above,
     empty_circuit,
     full_circuit,
     grow,
@@ -53,14 +56,14 @@ def naive_prune(circuit: Circuit) -> torch.Tensor:
             return edges
 
 
-def naive_greedy(scores: EdgeScores, n: int) -> torch.Tensor:
+def naive_greedy(scores: EdgeScores, n: int, signed: bool = False) -> torch.Tensor:
     """METHODS 4.1 as written: look at every edge into a reached node, take the strongest, n times."""
     graph = scores.graph
     own = graph.writer_of_reader.tolist()
     reached, taken = {-1}, torch.zeros_like(graph.real_edges)
     for _ in range(n):
         open_edges = [(u, v) for u, v in graph.real_edges.nonzero().tolist() if own[v] in reached and not taken[u, v]]
-        best = max(open_edges, key=lambda e: abs(float(scores.values[e])))
+        best = max(open_edges, key=lambda e: float(scores.values[e] if signed else scores.values[e].abs()))
         taken[best] = True
         reached.add(best[0])
     return taken
@@ -100,7 +103,7 @@ def test_topn_is_the_definition_at_every_size(graph: GraphSpec, seed: int):
         assert torch.equal(ranking.circuit(n).edges, naive_prune(Circuit(graph, taken)))
 
 
-@given(GRAPHS, st.integers(0, 10**6), st.sampled_from(["greedy", "topn"]))
+@given(GRAPHS, st.integers(0, 10**6), st.sampled_from(get_args(Selection)))
 @settings(max_examples=40, deadline=None)
 def test_kept_counts_and_representatives(graph: GraphSpec, seed: int, selection: str):
     ranking = rank_edges(random_scores(graph, seed), selection)  # type: ignore[arg-type]
@@ -112,6 +115,49 @@ def test_kept_counts_and_representatives(graph: GraphSpec, seed: int, selection:
         assert same <= n
         assert torch.equal(ranking.circuit(same).edges, ranking.circuit(n).edges)
         assert same == 0 or ranking.kept[same - 1] < ranking.kept[same]
+
+
+@given(st.builds(GraphSpec, st.integers(1, 3), st.integers(1, 2), st.booleans()), st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_signed_rankings_are_the_definition(graph: GraphSpec, seed: int):
+    scores = random_scores(graph, seed)
+    greedy, topn = rank_edges(scores, "greedy-signed"), rank_edges(scores, "topn-signed")
+    strongest = sorted(graph.real_edges.nonzero().tolist(), key=lambda e: -float(scores.values[tuple(e)]))
+    for n in range(0, graph.n_edges + 1, max(1, graph.n_edges // 7)):
+        assert np.array_equal(greedy.order <= n, naive_greedy(scores, n, signed=True).numpy())
+        taken = torch.zeros_like(graph.real_edges)
+        for u, v in strongest[:n]:
+            taken[u, v] = True
+        assert torch.equal(topn.circuit(n).edges, naive_prune(Circuit(graph, taken)))
+
+
+@given(GRAPHS, st.integers(0, 10**6), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_threshold_takes_equal_scores_together(graph: GraphSpec, seed: int, signed: bool):
+    rough = random_scores(graph, seed)
+    scores = EdgeScores(graph, (2 * rough.values).round(), "rough")
+    strength = scores.values if signed else scores.values.abs()
+    ranking = rank_edges(scores, "threshold-signed" if signed else "threshold")
+    for value in strength[graph.real_edges].unique().tolist():
+        above = graph.real_edges & (strength >= value)
+        assert torch.equal(edges_above(scores, value, signed=signed).edges, naive_prune(Circuit(graph, above)))
+        n = int(above.sum())
+        assert torch.equal(ranking.circuit(n).edges, edges_above(scores, value, signed=signed).edges)
+        stronger = int((graph.real_edges & (strength > value)).sum())
+        assert torch.equal(ranking.circuit(n - 1).edges, ranking.circuit(stronger).edges)
+    assert edges_above(scores, float(strength.max()) + 1.0, signed=signed).n_edges == 0
+
+
+def test_thresholds_and_signs_on_paper():
+    graph = GraphSpec(1, 1)
+    scores = EdgeScores(graph, torch.zeros(graph.n_writers, graph.n_readers), "paper")
+    for name, value in {"input->logits": 1.0, "m0->logits": -3.0, "input->m0": 2.0}.items():
+        scores.values[graph.edge_index(name)] = value
+    assert edges_above(scores, 2.0).edge_names == ("input->m0", "m0->logits")
+    assert edges_above(scores, 2.0, signed=True).n_edges == 0
+    assert edges_above(scores, 1.0, signed=True).edge_names == ("input->logits",)
+    assert rank_edges(scores, "greedy").circuit(1).n_edges == 0
+    assert rank_edges(scores, "greedy-signed").circuit(1).edge_names == ("input->logits",)
 
 
 def test_some_asked_edges_are_pruned():

@@ -1,0 +1,152 @@
+"""How far a circuit hangs on the examples that it was found with: bootstrap over examples, inside the job.
+
+Scores of every example live in memory while this runs; what is kept is a summary. Prompts are the unit of resampling,
+so that the noise between training runs is left out (METHODS 0.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ontogeny.core.bootstrap import Resampling, resample_weights
+from ontogeny.core.circuit import Circuit, EdgeScores, Selection, rank_edges
+from ontogeny.core.errors import ImpossibleRequest
+from ontogeny.core.faithfulness import Ends, Form, in_form
+from ontogeny.core.graph import GraphSpec
+
+STABLE = 0.9
+"""An edge in at least this share of resamples belongs to the stable core."""
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Median and the ends of a percentile interval."""
+
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True)
+class CircuitStability:
+    """What happens to the circuit of one size when the examples are drawn again."""
+
+    graph: GraphSpec
+    inclusion: Float[Tensor, "writers readers"]
+    """Share of resamples whose pruned circuit holds the edge."""
+    jaccard: Quantiles
+    """Of the edges of two resamples' circuits, over all pairs of resamples but those of two empty circuits; NaN where
+    there is no other."""
+
+    @property
+    def core(self) -> Circuit:
+        """Edges in at least 90 % of the resamples; not pruned."""
+        return Circuit(self.graph, self.inclusion >= STABLE - 1e-9)
+
+
+@dataclass(frozen=True)
+class SizeInterval:
+    """Percentile interval of the smallest faithful size at a fixed ranking."""
+
+    low: int | None
+    median: int | None
+    high: int | None
+    """None: beyond the largest size that was evaluated."""
+    unmet: float
+    """Share of resamples in which no evaluated size is faithful."""
+
+
+def circuit_stability(
+    graph: GraphSpec,
+    by_example: Float[Tensor, "examples writers readers"],
+    asked: int,
+    settings: Resampling,
+    selection: Selection = "greedy",
+) -> CircuitStability:
+    """Rank the edges anew in every resample and compare the pruned circuits of `asked` edges.
+
+    Args:
+        graph: of the model.
+        by_example: scores whose mean over examples is what edges are ranked by (`score_edges_by_example`).
+        asked: how many edges each circuit asks for.
+        settings: resamples, confidence, seed.
+        selection: how edges are ranked.
+
+    Raises:
+        ImpossibleRequest: fewer than two resamples, a score that is not finite, or more edges than there are.
+    """
+    if settings.resamples < 2:
+        raise ImpossibleRequest(f"Circuits of {settings.resamples} resamples cannot be compared: ask for 2 or more.")
+    flat = by_example.detach().to("cpu", torch.float64).flatten(1)
+    weights = resample_weights(len(flat), settings.resamples, torch.Generator().manual_seed(settings.seed))
+    circuits = torch.zeros(settings.resamples, flat.shape[1], dtype=torch.bool)
+    for row, share in enumerate(weights):
+        scores = EdgeScores(graph, (share @ flat).view(graph.real_edges.shape), "resampled")
+        circuits[row] = rank_edges(scores, selection).circuit(asked).edges.flatten()
+    inclusion = circuits.double().mean(dim=0).view(graph.real_edges.shape)
+    return CircuitStability(graph, inclusion, _jaccard_quantiles(circuits, settings.confidence))
+
+
+def _jaccard_quantiles(circuits: Tensor, confidence: float) -> Quantiles:
+    """Over all pairs of rows; only edges that some row holds are looked at."""
+    chosen = circuits[:, circuits.any(dim=0)].double()
+    common, sizes = chosen @ chosen.T, chosen.sum(dim=1)
+    pairs = torch.ones_like(common).triu(diagonal=1).bool()
+    similarity = (common / (sizes[:, None] + sizes[None, :] - common))[pairs]
+    tail = (1.0 - confidence) / 2.0
+    low, median, high = similarity.nanquantile(torch.tensor([tail, 0.5, 1.0 - tail], dtype=torch.float64)).tolist()
+    return Quantiles(low, median, high)
+
+
+def size_interval(
+    metrics: Mapping[int, Float[Tensor, " examples"]],
+    clean: Float[Tensor, " examples"],
+    corrupted: Float[Tensor, " examples"],
+    settings: Resampling,
+    *,
+    threshold: float,
+    form: Form = "raw",
+) -> SizeInterval:
+    """The smallest faithful of the sizes already evaluated, in every resample: no new forward pass.
+
+    Args:
+        metrics: metric of each example by number of edges asked for; non-empty circuits of one ranking.
+        clean: metric of each example under the whole model.
+        corrupted: the same on the corrupted prompts.
+        settings: resamples, confidence, seed.
+        threshold: tau: a circuit is faithful from here on.
+        form: of faithfulness. Where its denominator is not above 0 in a resample, no size is faithful there.
+
+    Raises:
+        ImpossibleRequest: no size was evaluated.
+    """
+    if not metrics:
+        raise ImpossibleRequest("A size interval was asked for, but no circuit has been evaluated.")
+    sizes = sorted(metrics)
+    columns = torch.stack([clean, corrupted, *(metrics[n] for n in sizes)], dim=1).detach().to("cpu", torch.float64)
+    weights = resample_weights(len(columns), settings.resamples, torch.Generator().manual_seed(settings.seed))
+    found = sorted(_smallest(means, sizes, threshold, form) for means in (weights @ columns).tolist())
+    tail = (1.0 - settings.confidence) / 2.0
+    low, median, high = (_order_statistic(found, share) for share in (tail, 0.5, 1.0 - tail))
+    return SizeInterval(low, median, high, sum(map(math.isinf, found)) / len(found))
+
+
+def _smallest(means: list[float], sizes: list[int], threshold: float, form: Form) -> float:
+    """Least faithful size given the means (clean, corrupted, each size); infinite if there is none."""
+    ends = Ends(means[0], means[1])
+    if (ends.model if form == "raw" else ends.model - ends.corrupted) <= 0:
+        return math.inf
+    reached = (n for n, m in zip(sizes, means[2:]) if in_form(ends.faithfulness(m), form) >= threshold)
+    return next(reached, math.inf)
+
+
+def _order_statistic(ascending: list[float], share: float) -> int | None:
+    """The least value that at least this share of values does not exceed: always one of them."""
+    value = ascending[max(0, math.ceil(share * len(ascending) - 1e-9) - 1)]
+    return None if math.isinf(value) else int(value)
