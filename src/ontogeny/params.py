@@ -195,6 +195,73 @@ class BaselineParams(Section):
     seed: int = 0
 
 
+class AttentionParams(Section):
+    """Attention roles: random tokens, a run of which is repeated once (METHODS 6.1)."""
+
+    sequences: Annotated[int, Field(ge=2)] = 50
+    longest: Annotated[int, Field(ge=2)] = 100
+    """Tokens of the run at most; half the context where that is shorter."""
+    seed: int = 0
+
+
+class SuccessorParams(Section):
+    """Successor heads, from weights alone (METHODS 6.2)."""
+
+    layer_norm: Literal["real", "none"] = "real"
+    """`none`: the paper's code's shortcut (option `cot`)."""
+
+
+class CopyingParams(Section):
+    """Copy score and its negative (METHODS 6.3)."""
+
+    top: Annotated[int, Field(ge=1)] = 5
+    layer_norm: Literal["real", "none"] = "real"
+
+
+class CopySuppressionParams(Section):
+    """Causal scrubbing of copy suppression on held-out text (METHODS 6.4)."""
+
+    tokens: Annotated[int, Field(ge=100)] = 2000
+    """Tokens of text that are scored; as many again make the mean."""
+    attended: Fraction = 0.05
+    """Share of the distinct tokens so far that the query-key part keeps."""
+    seed: int = 0
+
+
+class ThresholdParams(Section):
+    """From which score on a head holds a role (METHODS 6)."""
+
+    attention: Fraction = 0.3
+    """Induction, previous token, duplicate token: mean attention."""
+    successor: Fraction = 0.4
+    copying: Annotated[float, Field(ge=0, le=100)] = 10.0
+    """Per cent of names in the top tokens ..."""
+    copying_times_chance: Annotated[float, Field(ge=1)] = 3.0
+    """... and so many times the chance rate."""
+    copy_suppression: Annotated[float, Field(ge=0, lt=1)] = 0.10
+
+
+class RolesParams(Section):
+    """What every head does (METHODS 6)."""
+
+    attention: AttentionParams = AttentionParams()
+    successor: SuccessorParams = SuccessorParams()
+    copying: CopyingParams = CopyingParams()
+    copy_suppression: CopySuppressionParams = CopySuppressionParams()
+    thresholds: ThresholdParams = ThresholdParams()
+
+
+class AlgorithmParams(Section):
+    """Path patching and what is read off it (METHODS 7, 8.5)."""
+
+    effect: Annotated[float, Field(le=0)] = -0.001
+    """A head belongs to the set of `queries` or `values` only if its effect is below this."""
+    null_draws: Annotated[int, Field(ge=100)] = 1000
+    leading_heads: Annotated[int, Field(ge=1)] = 3
+    """Heads of a role that are ablated together, at most, when self-repair is measured."""
+    seed: int = 0
+
+
 class AnalyseParams(Section):
     """One checkpoint, all tasks."""
 
@@ -203,6 +270,8 @@ class AnalyseParams(Section):
     attribution: AttributionParams = AttributionParams()
     search: SearchParams = SearchParams()
     baselines: BaselineParams = BaselineParams()
+    roles: RolesParams = RolesParams()
+    algorithm: AlgorithmParams = AlgorithmParams()
 
 
 class TrajectoryParams(Section):

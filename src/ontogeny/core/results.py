@@ -6,12 +6,14 @@ An undefined number is NaN, and the status beside it says why (METHODS 4.5). On 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from ontogeny.core.algorithm import AlgorithmResult, Verification
 from ontogeny.core.circuit import Circuit, EdgeScores
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import Split
+from ontogeny.core.roles import RoleScores
 
 Status = Literal["found", "threshold_unmet", "not_learned", "trivial", "nan"]
 
@@ -141,6 +143,8 @@ class TaskAnalysis:
     scores: EdgeScores | None
     """None where the scores are not finite or were not asked for."""
     circuit: CircuitResult
+    verification: Verification | None = None
+    """None where there is no circuit to verify."""
 
 
 @dataclass(frozen=True)
@@ -150,3 +154,7 @@ class CheckpointAnalysis:
     ref: CheckpointRef
     model: ModelFacts
     tasks: Mapping[str, TaskAnalysis]
+    roles: Mapping[str, RoleScores] = field(default_factory=dict)
+    """By role, every head."""
+    algorithm: AlgorithmResult | None = None
+    """Of IOI; None where the study has no such task."""

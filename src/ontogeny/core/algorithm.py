@@ -1,0 +1,94 @@
+"""Whether the algorithm is still the same, as numbers (METHODS 7, 8.5): what path patching and ablation found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ontogeny.core.roles import Head, HeadScores
+
+MetricStatus = Literal["measured", "undefined"]
+
+
+@dataclass(frozen=True)
+class PathEffects:
+    """What patching each head alone into some receivers does to the behaviour (METHODS 7.1, 7.2)."""
+
+    receivers: tuple[str, ...]
+    """Names of the readers that heard of it: ``logits``, ``a9.h6<q>``."""
+    effect: HeadScores
+    """e, with MLPs recomputed: 0 nothing, -1 as bad as the corrupted prompt, negative: the head helps. 0 for heads that
+    no path leads from."""
+    frozen: HeadScores
+    """The same with the MLPs between frozen: strictly direct."""
+
+
+@dataclass(frozen=True)
+class AlgorithmMetric:
+    """Share of the effect on some receivers that comes from the heads with the right role (METHODS 7.3-7.7)."""
+
+    name: Literal["direct", "queries", "values"]
+    """B, C, D of the paper's Figure 4."""
+    status: MetricStatus
+    reason: str
+    """One sentence where it is undefined (then every number is NaN), else empty."""
+    value: float
+    """Per cent: 100 * sum of |e| over `heads` / sum of |e| over all heads."""
+    value_frozen: float
+    """The same of the effects with MLPs frozen."""
+    value_in_circuit: float
+    """The same over in-circuit heads only, above and below the line."""
+    numerator: float
+    all_heads: float
+    """Both denominators, in units of e."""
+    circuit_heads: float
+    heads: tuple[Head, ...]
+    """Heads with the right role."""
+    receivers: tuple[Head, ...]
+    """Heads whose queries or values were the receivers; empty for `direct` (the final residual)."""
+    null_mean: float
+    """Mean over draws with role scores permuted over heads within layers, per cent."""
+    null_p95: float
+
+
+@dataclass(frozen=True)
+class SelfRepair:
+    """What other heads do when the leading heads of a role are taken out (METHODS 8.5)."""
+
+    role: str
+    status: MetricStatus
+    reason: str
+    ablated: tuple[Head, ...]
+    lost: float
+    """Direct effect of the ablated heads on the metric in the clean run, logits."""
+    total: float
+    """Fall of the metric when they are ablated, logits."""
+    taken_over: float
+    """1 - total / lost: the share of their direct effect that the rest makes up for; NaN where lost is ~0."""
+    change: HeadScores
+    """Change of each other head's direct effect on the metric, logits; NaN for the ablated heads."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Checks of one task's circuit (the paper's Appendices A and B; METHODS 7.8)."""
+
+    numbers: Mapping[str, float]
+    """By name, e.g. ``mlp_share`` (share of |score| on edges out of MLPs), ``unknown_role_share``."""
+    heads: Mapping[str, HeadScores]
+    """By name, e.g. ``attends_to_yy``: share of prompts in which the head attends most to YY from the end."""
+    roles: Mapping[str, tuple[str, ...]]
+    """Head of the circuit -> the roles that it holds; an empty tuple: none that is known."""
+
+
+@dataclass(frozen=True)
+class AlgorithmResult:
+    """The IOI algorithm at one checkpoint."""
+
+    status: MetricStatus
+    reason: str
+    effects: Mapping[str, PathEffects]
+    """By metric: `direct`, `queries`, `values`; only those whose receivers exist."""
+    metrics: Mapping[str, AlgorithmMetric]
+    repair: tuple[SelfRepair, ...]
