@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from ontogeny.attribution import score_edges
+from ontogeny.attribution import score_edges, score_edges_resampled
 from ontogeny.core.behaviour import behaviour as behaviour_of
 from ontogeny.core.circuit import Circuit, EdgeScores, complement, random_circuits, rank_edges
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.faithfulness import (
     Ends,
+    SearchOutcome,
     Sizes,
     Verdict,
     curve_areas,
@@ -39,6 +42,14 @@ from ontogeny.core.results import (
     CurvePoint,
     Faithfulness,
     TaskAnalysis,
+)
+from ontogeny.core.stability import (
+    StabilityResult,
+    resampled_stability,
+    resampling_of,
+    size_interval,
+    stability_measured,
+    stability_unmeasured,
 )
 from ontogeny.models.subject import Subject, pair_logits
 from ontogeny.params import AnalyseParams
@@ -62,8 +73,9 @@ class Analysis:
 
 BEHAVIOUR = Analysis("behaviour", "1", ("behaviour",), ())
 SCORES = Analysis("scores", "1", ("attribution",), ("behaviour",))
-CIRCUIT = Analysis("circuit", "2", ("search", "baselines"), ("behaviour", "scores"))
+CIRCUIT = Analysis("circuit", "3", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""
+STABILITY = Analysis("stability", "1", ("stability",), ("scores", "circuit"))
 ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -117,6 +129,20 @@ def analyse_scores(
     return scores if scores.finite else None
 
 
+@dataclass(frozen=True)
+class CircuitSearch:
+    """A circuit, and what the search measured on the way to it."""
+
+    result: CircuitResult
+    by_size: Mapping[int, Float[Tensor, " examples"]]
+    """Metric of each example of `discover` by number of edges asked for, of every non-empty circuit on the curve or
+    looked at by the search. In memory only: `analyse_stability` takes it."""
+    clean: Float[Tensor, " examples"]
+    """The same of the whole model ..."""
+    corrupted: Float[Tensor, " examples"]
+    """... and of the corrupted prompts. Both are empty where nothing was evaluated."""
+
+
 def analyse_circuit(
     subject: Subject,
     batches: Batches,
@@ -126,6 +152,19 @@ def analyse_circuit(
     *,
     baselines: bool = False,
 ) -> CircuitResult:
+    """The smallest faithful circuit on `discover`, its curve, and how it holds on `held_out` (see `search_circuit`)."""
+    return search_circuit(subject, batches, behaviour, scores, settings, baselines=baselines).result
+
+
+def search_circuit(
+    subject: Subject,
+    batches: Batches,
+    behaviour: Mapping[Split, Behaviour],
+    scores: EdgeScores | None,
+    settings: AnalyseParams,
+    *,
+    baselines: bool = False,
+) -> CircuitSearch:
     """The smallest faithful circuit on `discover`, its curve, and how it holds on `held_out`.
 
     Args:
@@ -139,17 +178,16 @@ def analyse_circuit(
     search, cap = settings.search, search_cap(subject.graph.n_edges, settings.search.range)
     before = verdict_before_search(behaviour["discover"], search)
     if scores is None:
-        return _nothing(before or Verdict("nan", "Some edge scores are not finite."), cap)
-    evaluator = CircuitEvaluator(subject, batches["discover"], search.ablation)
-    ends = Ends(float(evaluator.clean.double().mean()), float(evaluator.corrupted.double().mean()))
-    sizes = Sizes(rank_edges(scores, search.selection), evaluator.evaluate, ends)
-    curve = tuple(sizes.point(n, f) for f, n in fraction_sizes(search.fractions, subject.graph.n_edges))
-    cpr, cmd = curve_areas(curve)
-    if baselines:
-        curve = tuple(_with_baselines(point, sizes, scores, settings) for point in curve)
+        nothing = _nothing(before or Verdict("nan", "Some edge scores are not finite."), cap)
+        return CircuitSearch(nothing, {}, torch.zeros(0), torch.zeros(0))
+    measured = _measure(subject, batches, scores, settings, search_too=before is None)
+    sizes = measured.sizes
+    cpr, cmd = curve_areas(measured.curve)
+    curve = tuple(_with_baselines(p, sizes, scores, settings) if baselines else p for p in measured.curve)
     if before is not None:
-        return replace(_nothing(before, cap), curve=curve, cpr=cpr, cmd=cmd)
-    outcome = search_sizes(sizes, search)
+        return measured.search(replace(_nothing(before, cap), curve=curve, cpr=cpr, cmd=cmd))
+    outcome = measured.outcome
+    assert outcome is not None
     searched = tuple(sizes.point(n) for n in outcome.searched)
     asked = outcome.best if outcome.first is None else outcome.first
     circuit = sizes.ranking.circuit(asked)
@@ -159,8 +197,8 @@ def analyse_circuit(
         p95 = percentile_95([in_form(f, search.faithfulness) for f in drawn])
     verdict = verdict_after_search(outcome, sizes, search, p95, cap)
     if verdict.status == "nan" or circuit.n_edges == 0:
-        return replace(_nothing(verdict, cap), curve=curve, searched=searched, cpr=cpr, cmd=cmd)
-    return CircuitResult(
+        return measured.search(replace(_nothing(verdict, cap), curve=curve, searched=searched, cpr=cpr, cmd=cmd))
+    result = CircuitResult(
         status=verdict.status,
         reason=verdict.reason,
         circuit=circuit,
@@ -176,6 +214,79 @@ def analyse_circuit(
         cpr=cpr,
         cmd=cmd,
     )
+    return measured.search(result)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The evaluations that a curve and a search ask for, always in the same order: the same numbers to the last bit."""
+
+    sizes: Sizes
+    curve: tuple[CurvePoint, ...]
+    outcome: SearchOutcome | None
+    """None: not searched."""
+    clean: Float[Tensor, " examples"]
+    corrupted: Float[Tensor, " examples"]
+
+    def search(self, result: CircuitResult) -> CircuitSearch:
+        by_size = {n: values for n, values in self.sizes.values.items() if self.sizes.ranking.kept[n] > 0}
+        return CircuitSearch(result, by_size, self.clean, self.corrupted)
+
+
+def _measure(
+    subject: Subject, batches: Batches, scores: EdgeScores, settings: AnalyseParams, *, search_too: bool
+) -> _Measured:
+    search = settings.search
+    evaluator = CircuitEvaluator(subject, batches["discover"], search.ablation)
+    ends = Ends(float(evaluator.clean.double().mean()), float(evaluator.corrupted.double().mean()))
+    sizes = Sizes(rank_edges(scores, search.selection), evaluator.evaluate, ends)
+    curve = tuple(sizes.point(n, f) for f, n in fraction_sizes(search.fractions, subject.graph.n_edges))
+    outcome = search_sizes(sizes, search) if search_too else None
+    return _Measured(sizes, curve, outcome, evaluator.clean, evaluator.corrupted)
+
+
+def analyse_stability(
+    subject: Subject,
+    batches: Batches,
+    scores: EdgeScores | None,
+    circuit: CircuitResult,
+    settings: AnalyseParams,
+    *,
+    search: CircuitSearch | None = None,
+) -> StabilityResult:
+    """How far the circuit hangs on the examples of `discover` that it was found with (METHODS 8.3).
+
+    Scores of every example are computed once more, resampled, and let go of. The interval on the size comes from the
+    metrics by example that the search measured.
+
+    Args:
+        subject: the model.
+        batches: `tokenize_splits` of the task.
+        scores: `analyse_scores` of the task.
+        circuit: `analyse_circuit` of the task.
+        settings: sections `stability`, `attribution` and `search` matter.
+        search: the search that found `circuit`, where it has just been made; None: its circuits are evaluated again,
+            which gives the same numbers.
+    """
+    draws = settings.stability
+    if not draws.enabled:
+        return stability_unmeasured(subject.graph, "Switched off (analyse.stability.enabled).")
+    if scores is None or circuit.status != "found" or circuit.asked is None:
+        return stability_unmeasured(subject.graph, f"There is no faithful circuit: {circuit.status}.")
+    if search is None:
+        search = _measure(subject, batches, scores, settings, search_too=True).search(circuit)
+    size = size_interval(
+        search.by_size,
+        search.clean,
+        search.corrupted,
+        draws,
+        threshold=settings.search.threshold,
+        form=settings.search.faithfulness,
+    )
+    batch = batches["discover"]
+    resampled = score_edges_resampled(subject, batch, settings.attribution, resampling_of(len(batch), draws))
+    found = resampled_stability(subject.graph, resampled, circuit.asked, draws.confidence, settings.search.selection)
+    return stability_measured(circuit.asked, draws.resamples, found, size)
 
 
 def analyse_task(

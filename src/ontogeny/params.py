@@ -262,6 +262,15 @@ class AlgorithmParams(Section):
     seed: int = 0
 
 
+class StabilityParams(Section):
+    """How far a circuit hangs on its examples: bootstrap inside the job (METHODS 8.3)."""
+
+    enabled: bool = True
+    resamples: Annotated[int, Field(ge=2)] = 50
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    seed: int = 0
+
+
 class AnalyseParams(Section):
     """One checkpoint, all tasks."""
 
@@ -270,6 +279,7 @@ class AnalyseParams(Section):
     attribution: AttributionParams = AttributionParams()
     search: SearchParams = SearchParams()
     baselines: BaselineParams = BaselineParams()
+    stability: StabilityParams = StabilityParams()
     roles: RolesParams = RolesParams()
     algorithm: AlgorithmParams = AlgorithmParams()
 

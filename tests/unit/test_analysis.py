@@ -13,20 +13,26 @@ import torch
 from ontogeny import analysis
 from ontogeny.analysis import (
     ANALYSES,
+    CircuitSearch,
     analyse_behaviour,
     analyse_checkpoint,
     analyse_circuit,
     analyse_scores,
+    analyse_stability,
+    search_circuit,
     tokenize_splits,
 )
+from ontogeny.attribution import score_edges_by_example
 from ontogeny.core.behaviour import metric_values
-from ontogeny.core.circuit import rank_edges
+from ontogeny.core.circuit import EdgeScores, rank_edges
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.pairs import SPLITS, PairBatch, PromptPair, Split, TaskDataset
 from ontogeny.core.results import Behaviour, CheckpointRef, CircuitResult
+from ontogeny.core.stability import StabilityResult, circuit_stability
 from ontogeny.models.subject import Subject
-from ontogeny.params import AnalyseParams, BaselineParams, BehaviourParams, SearchParams
+from ontogeny.params import AnalyseParams, BaselineParams, BehaviourParams, SearchParams, StabilityParams
 from ontogeny.patching import CircuitEvaluator
+from ontogeny.records import pack, unpack
 from ontogeny.tasks.tokenizer import train_tokenizer
 from support.engine import neox_model, neox_subject, random_batch
 
@@ -242,3 +248,77 @@ def test_the_model_is_left_as_it_was():
     run(subject, learnt_batches(subject))
     assert torch.equal(subject.weights.embed, embed)
     assert all(torch.equal(p, before[name]) for name, p in neox_model(layers=3).named_parameters())
+
+
+def stable(
+    subject: Subject, batches: Mapping[Split, PairBatch], settings: AnalyseParams = SETTINGS
+) -> tuple[EdgeScores, CircuitSearch, StabilityResult]:
+    behaviour = analyse_behaviour(subject, batches, settings)
+    scores = analyse_scores(subject, batches, behaviour, settings)
+    assert scores is not None
+    search = search_circuit(subject, batches, behaviour, scores, settings)
+    return scores, search, analyse_stability(subject, batches, scores, search.result, settings, search=search)
+
+
+def test_stability_is_that_of_scores_by_example():
+    subject = neox_subject(layers=3)
+    batches = learnt_batches(subject)
+    _, search, found = stable(subject, batches)
+    assert (found.status, found.reason, found.asked) == ("measured", "", search.result.asked)
+    by_example = score_edges_by_example(subject, batches["discover"], SETTINGS.attribution)
+    assert found.asked is not None
+    plain = circuit_stability(subject.graph, by_example, found.asked, SETTINGS.stability)
+    assert found.jaccard == plain.jaccard
+    assert found.core == plain.core.n_edges
+    names = {subject.graph.edge_name(u, v): float(plain.inclusion[u, v]) for u, v in plain.inclusion.nonzero().tolist()}
+    assert found.inclusion_by_name == names
+    assert 0 < found.core < len(names)
+    assert found.jaccard.low < 1.0
+
+
+def test_the_size_interval_asks_for_no_new_pass_and_holds_the_size_found(monkeypatch: pytest.MonkeyPatch):
+    subject = neox_subject(layers=3)
+    batches = learnt_batches(subject)
+    scores, search, found = stable(subject, batches)
+    again = analyse_stability(subject, batches, scores, search.result, SETTINGS)
+    assert pack(again)[0] == pack(found)[0]
+    assert all(torch.equal(a, b) for a, b in zip(pack(again)[1].values(), pack(found)[1].values()))
+    assert found.size is not None
+    assert found.size.low is not None
+    assert found.asked is not None
+    assert found.size.low <= found.asked <= (found.size.high or math.inf)
+    assert found.size.low < (found.size.high or math.inf)
+    monkeypatch.setattr(analysis, "CircuitEvaluator", None)
+    assert analyse_stability(subject, batches, scores, search.result, SETTINGS, search=search).size == found.size
+
+
+def test_the_search_hands_on_the_metrics_of_every_size():
+    subject = neox_subject(layers=3)
+    batches = learnt_batches(subject)
+    _, search, _ = stable(subject, batches)
+    assert {p.asked for p in search.result.searched if p.kept} <= set(search.by_size)
+    mean = float(search.by_size[search.result.searched[-1].asked].double().mean())
+    assert mean == pytest.approx(search.result.searched[-1].faithfulness.metric)
+
+
+def test_stability_says_why_it_was_not_measured():
+    subject = neox_subject(layers=3)
+    batches = learnt_batches(subject)
+    off = SETTINGS.model_copy(update={"stability": StabilityParams(enabled=False)})
+    assert "Switched off" in stable(subject, batches, off)[2].reason
+    impossible = SETTINGS.model_copy(update={"search": SearchParams(threshold=0.99, range="paper")})
+    _, search, found = stable(subject, batches, impossible)
+    assert search.result.status == "threshold_unmet"
+    assert (found.status, found.size, found.asked) == ("not_measured", None, None)
+    assert "threshold_unmet" in found.reason
+    assert analyse_stability(subject, batches, None, search.result, SETTINGS).status == "not_measured"
+    data, tensors = pack(found)
+    assert unpack(StabilityResult, data, tensors).reason == found.reason
+
+
+def test_stability_survives_the_disk():
+    subject = neox_subject(layers=3)
+    found = stable(subject, learnt_batches(subject))[2]
+    again = unpack(StabilityResult, *pack(found))
+    assert again.inclusion_by_name == found.inclusion_by_name
+    assert (again.jaccard, again.size, again.graph) == (found.jaccard, found.size, found.graph)

@@ -95,6 +95,31 @@ def score_edges_by_example(
     )
 
 
+def score_edges_resampled(
+    subject: Subject,
+    batch: PairBatch,
+    settings: AttributionSettings,
+    shares: Float[Tensor, "resamples pairs"],
+    *,
+    batch_pairs: int | None = None,
+) -> Float[Tensor, "resamples writers readers"]:
+    """Mean scores of resamples of the pairs, float64; scores by example are held for one part of the batch at a time.
+
+    Args:
+        subject: the model.
+        batch: the prompt pairs of one split.
+        settings: method, steps, rule.
+        shares: share of each pair in each resample; rows sum to 1.
+        batch_pairs: pairs worked on at once; None: as many as fit.
+    """
+    method, done = _method(settings), 0
+    total = torch.zeros(len(shares), subject.graph.n_writers * subject.graph.n_readers, dtype=torch.float64)
+    for found in in_parts(lambda part: method.score(subject, part, settings, True), subject, batch, batch_pairs):
+        total.addmm_(shares[:, done : done + len(found)], found.double().flatten(1))
+        done += len(found)
+    return total.view(len(shares), subject.graph.n_writers, subject.graph.n_readers)
+
+
 def _method(settings: AttributionSettings) -> Attribution:
     if settings.method not in METHODS:
         raise ImpossibleRequest(f"No attribution method {settings.method!r}; there are: {', '.join(METHODS)}.")

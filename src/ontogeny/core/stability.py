@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ontogeny.core.bootstrap import Resampling, resample_weights
@@ -62,6 +63,68 @@ class SizeInterval:
     """Share of resamples in which no evaluated size is faithful."""
 
 
+@dataclass(frozen=True)
+class StabilityResult:
+    """What is kept of one checkpoint and task: a summary, never scores by example (METHODS 8.3)."""
+
+    status: Literal["measured", "not_measured"]
+    reason: str
+    """One sentence why it was not measured, empty if it was."""
+    graph: GraphSpec
+    asked: int | None
+    """Edges asked for in every resample: the size of the circuit that was found."""
+    resamples: int
+    edges: Int[Tensor, "edges 2"]
+    """Writer and reader of every edge that some resample's pruned circuit holds; by writer, then reader."""
+    inclusion: Float[Tensor, " edges"]
+    """Share of resamples whose circuit holds the edge, float64."""
+    core: int
+    """How many edges are in at least 90 % of the resamples."""
+    jaccard: Quantiles
+    """Of the edges of two resamples' circuits (`CircuitStability.jaccard`)."""
+    size: SizeInterval | None
+    """Of the smallest faithful size at the ranking that was found; None where stability was not measured."""
+
+    @property
+    def inclusion_by_name(self) -> dict[str, float]:
+        """The same by edge name."""
+        names = (self.graph.edge_name(u, v) for u, v in self.edges.tolist())
+        return dict(zip(names, self.inclusion.tolist()))
+
+
+def stability_unmeasured(graph: GraphSpec, reason: str) -> StabilityResult:
+    """No measurement, and why."""
+    return StabilityResult(
+        status="not_measured",
+        reason=reason,
+        graph=graph,
+        asked=None,
+        resamples=0,
+        edges=torch.zeros(0, 2, dtype=torch.int64),
+        inclusion=torch.zeros(0, dtype=torch.float64),
+        core=0,
+        jaccard=Quantiles(math.nan, math.nan, math.nan),
+        size=None,
+    )
+
+
+def stability_measured(asked: int, resamples: int, found: CircuitStability, size: SizeInterval) -> StabilityResult:
+    """The summary of a measurement."""
+    edges = found.inclusion.nonzero()
+    return StabilityResult(
+        status="measured",
+        reason="",
+        graph=found.graph,
+        asked=asked,
+        resamples=resamples,
+        edges=edges,
+        inclusion=found.inclusion[edges[:, 0], edges[:, 1]],
+        core=found.core.n_edges,
+        jaccard=found.jaccard,
+        size=size,
+    )
+
+
 def circuit_stability(
     graph: GraphSpec,
     by_example: Float[Tensor, "examples writers readers"],
@@ -81,16 +144,36 @@ def circuit_stability(
     Raises:
         ImpossibleRequest: fewer than two resamples, a score that is not finite, or more edges than there are.
     """
+    flat = by_example.detach().to("cpu", torch.float64).flatten(1)
+    resampled = (resampling_of(len(flat), settings) @ flat).view(-1, *graph.real_edges.shape)
+    return resampled_stability(graph, resampled, asked, settings.confidence, selection)
+
+
+def resampling_of(examples: int, settings: Resampling) -> Float[Tensor, "resamples examples"]:
+    """Share of each example in each resample; what is resampled under the same settings is resampled alike.
+
+    Raises:
+        ImpossibleRequest: fewer than two resamples.
+    """
     if settings.resamples < 2:
         raise ImpossibleRequest(f"Circuits of {settings.resamples} resamples cannot be compared: ask for 2 or more.")
-    flat = by_example.detach().to("cpu", torch.float64).flatten(1)
-    weights = resample_weights(len(flat), settings.resamples, torch.Generator().manual_seed(settings.seed))
-    circuits = torch.zeros(settings.resamples, flat.shape[1], dtype=torch.bool)
-    for row, share in enumerate(weights):
-        scores = EdgeScores(graph, (share @ flat).view(graph.real_edges.shape), "resampled")
-        circuits[row] = rank_edges(scores, selection).circuit(asked).edges.flatten()
+    return resample_weights(examples, settings.resamples, torch.Generator().manual_seed(settings.seed))
+
+
+def resampled_stability(
+    graph: GraphSpec,
+    resampled: Float[Tensor, "resamples writers readers"],
+    asked: int,
+    confidence: float,
+    selection: Selection = "greedy",
+) -> CircuitStability:
+    """`circuit_stability` from the mean scores of each resample."""
+    circuits = torch.zeros(len(resampled), resampled[0].numel(), dtype=torch.bool)
+    for row, values in enumerate(resampled):
+        ranking = rank_edges(EdgeScores(graph, values, "resampled"), selection)
+        circuits[row] = ranking.circuit(asked).edges.flatten()
     inclusion = circuits.double().mean(dim=0).view(graph.real_edges.shape)
-    return CircuitStability(graph, inclusion, _jaccard_quantiles(circuits, settings.confidence))
+    return CircuitStability(graph, inclusion, _jaccard_quantiles(circuits, confidence))
 
 
 def _jaccard_quantiles(circuits: Tensor, confidence: float) -> Quantiles:
