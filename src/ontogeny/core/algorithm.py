@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float
+from torch import Tensor
+
 from ontogeny.core.roles import Head, HeadScores
 
 MetricStatus = Literal["measured", "undefined"]
@@ -60,14 +63,22 @@ class SelfRepair:
     status: MetricStatus
     reason: str
     ablated: tuple[Head, ...]
+    """Strongest first; their outputs become those of the corrupted prompt."""
     lost: float
-    """Direct effect of the ablated heads on the metric in the clean run, logits."""
+    """Direct effect of the ablated heads on the metric that goes with them, logits: clean minus corrupted, through
+    the final norm at its clean scale."""
     total: float
-    """Fall of the metric when they are ablated, logits."""
+    """Fall of the metric when they are ablated, logits: ``lost - by_heads - by_mlps - by_norm``."""
+    by_heads: float
+    """What the direct effects of the other heads rise by, logits ..."""
+    by_mlps: float
+    """... those of the MLPs ..."""
+    by_norm: float
+    """... and what the final norm's new scale adds."""
     taken_over: float
     """1 - total / lost: the share of their direct effect that the rest makes up for; NaN where lost is ~0."""
     change: HeadScores
-    """Change of each other head's direct effect on the metric, logits; NaN for the ablated heads."""
+    """Change of each other head's direct effect on the metric, logits, > 0: it helps more; NaN for ablated heads."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,8 @@ class Verification:
     """By name, e.g. ``mlp_share`` (share of |score| on edges out of MLPs), ``unknown_role_share``."""
     heads: Mapping[str, HeadScores]
     """By name, e.g. ``attends_to_yy``: share of prompts in which the head attends most to YY from the end."""
+    mlps: Mapping[str, Float[Tensor, " layers"]]
+    """By name: ``valid_minus_invalid``, mean logit of valid minus invalid years in the MLP's output."""
     roles: Mapping[str, tuple[str, ...]]
     """Head of the circuit -> the roles that it holds; an empty tuple: none that is known."""
 
