@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult, PathEffects, SelfRepair, Verification
 from ontogeny.core.circuit import Circuit, EdgeScores
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.results import (
@@ -15,8 +16,12 @@ from ontogeny.core.results import (
     Estimate,
     Faithfulness,
     ModelFacts,
+    Quantiles,
+    SizeInterval,
+    StabilityResult,
     TaskAnalysis,
 )
+from ontogeny.core.roles import RoleScores
 from ontogeny.records import Failure, MemberRecord
 
 GRAPH = GraphSpec(2, 2)
@@ -55,7 +60,63 @@ def task_analysis(task: str, step: int, *, found: bool) -> TaskAnalysis:
         cmd=0.25 if found else NAN,
     )
     measured = {"discover": behaviour(step / 7), "held_out": behaviour(1 / 3)}
-    return TaskAnalysis(task, f"digest-{task}", measured, scores if found else None, circuit)
+    numbers = {"mlp_share": 0.25, "unknown_role_share": NAN}
+    checks = Verification(
+        numbers, {"attends_to_yy": values[:2, :2]}, {"valid": values[0, :2]}, {"a0.h1": ("induction",), "a1.h0": ()}
+    )
+    return TaskAnalysis(
+        task,
+        f"digest-{task}",
+        measured,
+        scores if found else None,
+        circuit,
+        verification=checks if found else None,
+        stability=stability(step),
+    )
+
+
+def stability(step: int) -> StabilityResult:
+    """Measured, with a size beyond what was evaluated, or not."""
+    edges, inclusion = torch.tensor([[0, 3], [1, 6]]), torch.tensor([0.5, 1.0], dtype=torch.float64)
+    if step % 2:
+        nothing = Quantiles(NAN, NAN, NAN)
+        return StabilityResult("not_measured", "off", GRAPH, None, 0, edges[:0], inclusion[:0], 0, nothing, None)
+    size = SizeInterval(3, 5, None, 0.1)
+    return StabilityResult("measured", "", GRAPH, 7, 50, edges, inclusion, 1, Quantiles(0.25, 0.5, 1.0), size)
+
+
+def roles(step: int) -> dict[str, RoleScores]:
+    """One that is measured, with a head that is not; one that is not."""
+    score = torch.rand(2, 2, generator=torch.Generator().manual_seed(1000 + step))
+    score[1, 0] = NAN
+    chance = torch.full((2, 2), 0.01)
+    curve = torch.rand(2, 2, 5, generator=torch.Generator().manual_seed(step))
+    nothing = torch.full((2, 2), NAN)
+    return {
+        "induction": RoleScores("induction", "measured", "", score, chance, {"by_lag": curve}, {"length": 64.0}),
+        "name_mover": RoleScores("name_mover", "undefined", "no names", nothing, nothing, {}, {}),
+    }
+
+
+def algorithm(step: int) -> AlgorithmResult:
+    """One metric that is measured, one that is not; an algorithm that was not looked for."""
+    if step % 3 == 0:
+        return AlgorithmResult("undefined", "IOI is not learnt.", {}, {}, ())
+    effect = torch.tensor([[-0.5, 0.0], [0.25, -1.0]])
+    direct = AlgorithmMetric(
+        "direct", "measured", "", 85.7, 80.0, 90.0, 1.5, 1.75, 1.7, ((1, 1), (0, 0)), (), 40.0, 71.4
+    )
+    numbers = (NAN,) * 6
+    queries = AlgorithmMetric("queries", "undefined", "no name movers", *numbers, (), (), NAN, NAN)
+    change = torch.tensor([[0.5, NAN], [0.0, -0.25]])
+    repair = SelfRepair("name_mover", "measured", "", ((0, 1),), 2.0, 1.5, 0.5, -0.25, 0.25, 0.25, change)
+    return AlgorithmResult(
+        "measured",
+        "",
+        {"direct": PathEffects(("logits",), effect, effect / 2)},
+        {"direct": direct, "queries": queries},
+        (repair,),
+    )
 
 
 def member_record(steps: range = range(18)) -> MemberRecord:
@@ -65,6 +126,9 @@ def member_record(steps: range = range(18)) -> MemberRecord:
             ref(step, "w0" if step == 1 else None),
             ModelFacts(GRAPH, 32, 16, 12345),
             {task: task_analysis(task, step, found=step % 2 == 0) for task in ("ioi", "greater_than")},
+            roles(step),
+            {"induction": ((0, 1), (0, 0)), "name_mover": ()},
+            algorithm(step),
         )
         for step in steps
     )

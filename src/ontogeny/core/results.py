@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jaxtyping import Float, Int
+from torch import Tensor
+
 from ontogeny.core.algorithm import AlgorithmResult, Verification
 from ontogeny.core.circuit import Circuit, EdgeScores
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import Split
-from ontogeny.core.roles import RoleScores
+from ontogeny.core.roles import Head, RoleScores
 
 Status = Literal["found", "threshold_unmet", "not_learned", "trivial", "nan"]
 
@@ -134,6 +137,56 @@ class CircuitResult:
 
 
 @dataclass(frozen=True)
+class Quantiles:
+    """Median and the ends of a percentile interval."""
+
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SizeInterval:
+    """Percentile interval of the smallest faithful size at a fixed ranking."""
+
+    low: int | None
+    median: int | None
+    high: int | None
+    """None: beyond the largest size that was evaluated."""
+    unmet: float
+    """Share of resamples in which no evaluated size is faithful."""
+
+
+@dataclass(frozen=True)
+class StabilityResult:
+    """What is kept of one checkpoint and task: a summary, never scores by example (METHODS 8.3)."""
+
+    status: Literal["measured", "not_measured"]
+    reason: str
+    """One sentence why it was not measured, empty if it was."""
+    graph: GraphSpec
+    asked: int | None
+    """Edges asked for in every resample: the size of the circuit that was found."""
+    resamples: int
+    edges: Int[Tensor, "edges 2"]
+    """Writer and reader of every edge that some resample's pruned circuit holds; by writer, then reader."""
+    inclusion: Float[Tensor, " edges"]
+    """Share of resamples whose circuit holds the edge, float64."""
+    core: int
+    """How many edges are in at least 90 % of the resamples."""
+    jaccard: Quantiles
+    """Of the edges of two resamples' circuits (`CircuitStability.jaccard`)."""
+    size: SizeInterval | None
+    """Of the smallest faithful size at the ranking that was found; None where stability was not measured."""
+
+    @property
+    def inclusion_by_name(self) -> dict[str, float]:
+        """The same by edge name."""
+        names = (self.graph.edge_name(u, v) for u, v in self.edges.tolist())
+        return dict(zip(names, self.inclusion.tolist()))
+
+
+@dataclass(frozen=True)
 class TaskAnalysis:
     """One task at one checkpoint."""
 
@@ -145,6 +198,8 @@ class TaskAnalysis:
     circuit: CircuitResult
     verification: Verification | None = None
     """None where there is no circuit to verify."""
+    stability: StabilityResult | None = None
+    """What happens to the circuit when its examples are drawn again."""
 
 
 @dataclass(frozen=True)
@@ -156,5 +211,7 @@ class CheckpointAnalysis:
     tasks: Mapping[str, TaskAnalysis]
     roles: Mapping[str, RoleScores] = field(default_factory=dict)
     """By role, every head."""
+    holders: Mapping[str, tuple[Head, ...]] = field(default_factory=dict)
+    """By role, the heads that hold it under the study's thresholds, strongest first."""
     algorithm: AlgorithmResult | None = None
     """Of IOI; None where the study has no such task."""

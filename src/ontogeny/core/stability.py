@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.core.bootstrap import Resampling, resample_weights
@@ -20,18 +19,10 @@ from ontogeny.core.circuit import Circuit, EdgeScores, Selection, rank_edges
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.faithfulness import Ends, Form, in_form
 from ontogeny.core.graph import GraphSpec
+from ontogeny.core.results import Quantiles, SizeInterval, StabilityResult
 
 STABLE = 0.9
 """An edge in at least this share of resamples belongs to the stable core."""
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Median and the ends of a percentile interval."""
-
-    low: float
-    median: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -49,47 +40,6 @@ class CircuitStability:
     def core(self) -> Circuit:
         """Edges in at least 90 % of the resamples; not pruned."""
         return Circuit(self.graph, self.inclusion >= STABLE - 1e-9)
-
-
-@dataclass(frozen=True)
-class SizeInterval:
-    """Percentile interval of the smallest faithful size at a fixed ranking."""
-
-    low: int | None
-    median: int | None
-    high: int | None
-    """None: beyond the largest size that was evaluated."""
-    unmet: float
-    """Share of resamples in which no evaluated size is faithful."""
-
-
-@dataclass(frozen=True)
-class StabilityResult:
-    """What is kept of one checkpoint and task: a summary, never scores by example (METHODS 8.3)."""
-
-    status: Literal["measured", "not_measured"]
-    reason: str
-    """One sentence why it was not measured, empty if it was."""
-    graph: GraphSpec
-    asked: int | None
-    """Edges asked for in every resample: the size of the circuit that was found."""
-    resamples: int
-    edges: Int[Tensor, "edges 2"]
-    """Writer and reader of every edge that some resample's pruned circuit holds; by writer, then reader."""
-    inclusion: Float[Tensor, " edges"]
-    """Share of resamples whose circuit holds the edge, float64."""
-    core: int
-    """How many edges are in at least 90 % of the resamples."""
-    jaccard: Quantiles
-    """Of the edges of two resamples' circuits (`CircuitStability.jaccard`)."""
-    size: SizeInterval | None
-    """Of the smallest faithful size at the ranking that was found; None where stability was not measured."""
-
-    @property
-    def inclusion_by_name(self) -> dict[str, float]:
-        """The same by edge name."""
-        names = (self.graph.edge_name(u, v) for u, v in self.edges.tolist())
-        return dict(zip(names, self.inclusion.tolist()))
 
 
 def stability_unmeasured(graph: GraphSpec, reason: str) -> StabilityResult:

@@ -63,14 +63,17 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: object, *, flush: bool = True) -> None:
-    """Write named tensors, and a JSON value beside them in the same file; for `flush` see `replacing`."""
+    """Write named tensors, and a JSON value beside them in the same file; for `flush` see `replacing`.
+
+    Tensors that share memory are written one by one: safetensors refuses them.
+    """
+    import torch
     from safetensors.torch import save_file
 
     text = json.dumps(record, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    own = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     with replacing(path, flush=flush) as temporary:
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, {_METADATA_KEY: text}
-        )
+        save_file(own, temporary, {_METADATA_KEY: text})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:

@@ -1,10 +1,16 @@
 """All that is known of one member of a suite, in one folder.
 
 manifest.json        schema version, checkpoints, fingerprints, failures, the list of files; written last
-tensors-000.safetensors ...   edge scores and circuit masks, 16 checkpoints a file, keys `STEP/TASK/scores|circuit`
+tensors-000.safetensors ...   16 checkpoints a file: edge scores and circuit masks under `STEP/TASK/scores|circuit`, and
+                     roles, algorithm, checks and stability (see `ontogeny.records.mechanism`)
 behaviour.parquet    step, task, split, quantity -> value, low, high
 circuits.parquet     step, task -> status, sizes, areas      faithfulness.parquet   step, task, split -> both forms
 curves.parquet       every evaluated circuit                 edges.parquet          edges of each chosen circuit
+roles.parquet        step, role, head -> score, chance, holds      role_facts.parquet   step, role, name -> value
+algorithm.parquet    step, metric -> value, null, sets of heads    effects.parquet      step, metric, head -> e
+repair.parquet       step, role -> lost, total, taken over         repair_heads.parquet the same by head
+verification.parquet, verification_heads, _mlps, _roles    step, task -> checks of a circuit
+stability.parquet    step, task -> core, likeness of resampled circuits, interval on the size
 """
 
 from __future__ import annotations
@@ -30,6 +36,13 @@ from ontogeny.core.results import (
     TaskAnalysis,
 )
 from ontogeny.records.files import read_json, read_table, read_tensors, write_json, write_table, write_tensors
+from ontogeny.records.mechanism import (
+    Mechanism,
+    mechanism_rows,
+    mechanism_schemas,
+    pack_mechanism,
+    unpack_mechanism,
+)
 from ontogeny.records.values import pack, unpack
 
 if TYPE_CHECKING:
@@ -37,7 +50,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 """Raised when the layout changes so that older files can no longer be read."""
 _STEPS_A_FILE = 16
 _ESTIMATES = tuple(f.name for f in fields(Behaviour) if f.name != "examples")
@@ -89,13 +102,14 @@ def write_member(folder: Path, record: MemberRecord) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     tables = _tables(record)
     packs = list(_tensor_packs(record))
-    names = [f"{name}.parquet" for name in tables] + [name for name, _ in packs]
+    names = [f"{name}.parquet" for name in tables] + [name for name, *_ in packs]
     for stale in [p for p in folder.iterdir() if p.is_file() and p.name not in names]:
         stale.unlink()
+    schemas = _schemas() | mechanism_schemas()
     for name, rows in tables.items():
-        write_table(folder / f"{name}.parquet", rows, _schemas()[name])
-    for name, tensors in packs:
-        write_tensors(folder / name, tensors, {"schema": SCHEMA})
+        write_table(folder / f"{name}.parquet", rows, schemas[name])
+    for name, tensors, mechanisms in packs:
+        write_tensors(folder / name, tensors, {"schema": SCHEMA, "mechanisms": mechanisms})
     write_json(folder / MANIFEST, _manifest(record, names))
 
 
@@ -112,14 +126,17 @@ def read_member(folder: Path) -> MemberRecord:
             "delete the folder and run `make study` again."
         )
     tensors: dict[str, Tensor] = {}
+    mechanisms: dict[str, Any] = {}
     for name in manifest["files"]:
         if name.endswith(".safetensors"):
-            tensors |= read_tensors(folder / name)[0]
+            more, metadata = read_tensors(folder / name)
+            tensors |= more
+            mechanisms |= metadata["mechanisms"]
     tables = {name: _grouped(read_table(folder / f"{name}.parquet")) for name in _schemas() if name != "edges"}
     return MemberRecord(
         suite=manifest["suite"],
         member=manifest["member"],
-        analyses=tuple(_read_checkpoint(entry, tables, tensors) for entry in manifest["checkpoints"]),
+        analyses=tuple(_read_checkpoint(entry, tables, tensors, mechanisms) for entry in manifest["checkpoints"]),
         fingerprints={(item["step"], item["task"]): item["fingerprint"] for item in manifest["fingerprints"]},
         failures=tuple(Failure(**item) for item in manifest["failures"]),
     )
@@ -150,22 +167,25 @@ def _manifest(record: MemberRecord, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _tensor_packs(record: MemberRecord) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """File name and tensors, 16 checkpoints at a time."""
+def _tensor_packs(record: MemberRecord) -> Iterator[tuple[str, dict[str, Tensor], dict[str, Any]]]:
+    """File name, tensors and, by step, what else is known of the mechanism, 16 checkpoints at a time."""
     for start in range(0, len(record.analyses), _STEPS_A_FILE):
         tensors: dict[str, Tensor] = {}
+        mechanisms: dict[str, Any] = {}
         for analysis in record.analyses[start : start + _STEPS_A_FILE]:
             for task, result in analysis.tasks.items():
                 if result.scores is not None:
                     tensors[f"{analysis.ref.step}/{task}/scores"] = result.scores.values
                 if result.circuit.circuit is not None:
                     tensors[f"{analysis.ref.step}/{task}/circuit"] = result.circuit.circuit.edges
-        yield f"tensors-{start // _STEPS_A_FILE:03d}.safetensors", tensors
+            mechanisms[str(analysis.ref.step)], more = pack_mechanism(analysis)
+            tensors |= more
+        yield f"tensors-{start // _STEPS_A_FILE:03d}.safetensors", tensors, mechanisms
 
 
 @cache
 def _schemas() -> dict[str, pa.Schema]:
-    """Columns of each table; the first two are always step and task."""
+    """Columns of each table of tasks; the first two are always step and task."""
     import pyarrow as pa
 
     integer, text, number = pa.int64(), pa.string(), pa.float64()
@@ -187,8 +207,10 @@ def _schemas() -> dict[str, pa.Schema]:
 
 def _tables(record: MemberRecord) -> dict[str, list[tuple[object, ...]]]:
     """Rows of each table, in the order of its schema."""
-    rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in _schemas()}
+    rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in (*_schemas(), *mechanism_schemas())}
     for analysis in record.analyses:
+        for name, more in mechanism_rows(analysis).items():
+            rows[name] += more
         for task, result in analysis.tasks.items():
             key = (analysis.ref.step, task)
             rows["behaviour"] += [key + row for row in _behaviour_rows(result.behaviour)]
@@ -247,14 +269,19 @@ def _grouped(rows: list[dict[str, Any]]) -> dict[Key, list[dict[str, Any]]]:
     return groups
 
 
-def _read_checkpoint(entry: Mapping[str, Any], tables: Tables, tensors: Mapping[str, Tensor]) -> CheckpointAnalysis:
+def _read_checkpoint(
+    entry: Mapping[str, Any], tables: Tables, tensors: Mapping[str, Tensor], mechanisms: Mapping[str, Any]
+) -> CheckpointAnalysis:
     ref = unpack(CheckpointRef, entry["ref"], {})
     model = unpack(ModelFacts, entry["model"], {})
-    tasks = {task: _read_task((ref.step, task), model, tables, tensors) for task in entry["tasks"]}
-    return CheckpointAnalysis(ref, model, tasks)
+    found = unpack_mechanism(mechanisms[str(ref.step)], tensors)
+    tasks = {task: _read_task((ref.step, task), model, tables, tensors, found) for task in entry["tasks"]}
+    return CheckpointAnalysis(ref, model, tasks, found.roles, found.holders, found.algorithm)
 
 
-def _read_task(key: Key, model: ModelFacts, tables: Tables, tensors: Mapping[str, Tensor]) -> TaskAnalysis:
+def _read_task(
+    key: Key, model: ModelFacts, tables: Tables, tensors: Mapping[str, Tensor], mechanism: Mechanism
+) -> TaskAnalysis:
     (row,) = tables["circuits"][key]
     scores, mask = (tensors.get(f"{key[0]}/{key[1]}/{name}") for name in ("scores", "circuit"))
     circuit = CircuitResult(
@@ -270,6 +297,8 @@ def _read_task(key: Key, model: ModelFacts, tables: Tables, tensors: Mapping[str
         behaviour=_read_behaviour(tables["behaviour"].get(key, [])),
         scores=None if scores is None else EdgeScores(model.graph, scores, row["score_method"]),
         circuit=circuit,
+        verification=mechanism.verification.get(key[1]),
+        stability=mechanism.stability.get(key[1]),
     )
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 _INFINITIES = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
-def pack(value: object) -> tuple[Any, dict[str, Tensor]]:
-    """JSON and tensors of `value`."""
+def pack(value: object, place: str = "value") -> tuple[Any, dict[str, Tensor]]:
+    """JSON and tensors of `value`; the tensors' names start with `place`."""
     tensors: dict[str, Tensor] = {}
-    return _encode(value, "value", tensors), tensors
+    return _encode(value, place, tensors), tensors
 
 
 def unpack(kind: Any, data: Any, tensors: Mapping[str, Tensor]) -> Any:
