@@ -1,7 +1,8 @@
 """The one use case: what one checkpoint does on the tasks, and which circuits carry it. No disk, tracker or clock.
 
-It is made of three analyses that can be cached apart (`ANALYSES`): behaviour, scores, circuit. Each names the settings
-that its numbers depend on and the analyses that it needs, so that a changed setting recomputes only what it must.
+It is made of parts that can be cached apart: for each task its `ANALYSES`, and once for the model each head role
+(`ontogeny.components`). Each names the settings that its numbers depend on and the parts that it needs, so that a
+changed setting recomputes only what it must.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.attribution import score_edges, score_edges_resampled
+from ontogeny.components import ROLES, Material, Role, Texts, holders
 from ontogeny.core.behaviour import behaviour as behaviour_of
 from ontogeny.core.circuit import Circuit, EdgeScores, complement, random_circuits, rank_edges
 from ontogeny.core.errors import ImpossibleRequest
@@ -41,10 +43,11 @@ from ontogeny.core.results import (
     CircuitResult,
     CurvePoint,
     Faithfulness,
+    StabilityResult,
     TaskAnalysis,
 )
+from ontogeny.core.roles import Head, RoleScores
 from ontogeny.core.stability import (
-    StabilityResult,
     resampled_stability,
     resampling_of,
     size_interval,
@@ -56,17 +59,19 @@ from ontogeny.params import AnalyseParams
 from ontogeny.patching import CircuitEvaluator
 
 Batches = Mapping[Split, PairBatch]
+IOI = "ioi"
+"""The task whose prompts some roles are measured on."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A part of a checkpoint's analysis that is cached by itself, one task at a time."""
+    """A part of a task's analysis at a checkpoint that is cached by itself."""
 
     name: str
     version: str
     """Raised when the same settings give other numbers than before."""
     sections: tuple[str, ...]
-    """Sections of `AnalyseParams` that its numbers depend on, besides `precision`."""
+    """Sections of `AnalyseParams`, dotted, that its numbers depend on, besides `precision`."""
     needs: tuple[str, ...]
     """Analyses whose results it takes."""
 
@@ -76,7 +81,7 @@ SCORES = Analysis("scores", "1", ("attribution",), ("behaviour",))
 CIRCUIT = Analysis("circuit", "3", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""
 STABILITY = Analysis("stability", "1", ("stability",), ("scores", "circuit"))
-ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT)
+ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT, STABILITY)
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -289,15 +294,37 @@ def analyse_stability(
     return stability_measured(circuit.asked, draws.resamples, found, size)
 
 
+def analyse_role(
+    role: Role, subject: Subject, material: Material, known: Mapping[str, RoleScores], settings: AnalyseParams
+) -> RoleScores:
+    """One role of every head; `known` holds at least the roles that it needs."""
+    needed = {name: known[name] for name in role.needs}
+    return role.score(subject, replace(material, roles=needed), settings.roles)
+
+
+def analyse_roles(subject: Subject, material: Material, settings: AnalyseParams) -> dict[str, RoleScores]:
+    """Every role of the registry, in its order (METHODS 6)."""
+    found: dict[str, RoleScores] = {}
+    for role in ROLES.values():
+        found[role.name] = analyse_role(role, subject, material, found, settings)
+    return found
+
+
+def role_holders(roles: Mapping[str, RoleScores], settings: AnalyseParams) -> dict[str, tuple[Head, ...]]:
+    """Which heads hold each role under these thresholds, strongest first."""
+    return {name: holders(scores, settings.roles.thresholds) for name, scores in roles.items()}
+
+
 def analyse_task(
     subject: Subject, dataset: TaskDataset, settings: AnalyseParams, *, baselines: bool = False
 ) -> TaskAnalysis:
-    """All three analyses of one task."""
+    """All analyses of one task."""
     batches = tokenize_splits(subject, dataset)
     behaviour = analyse_behaviour(subject, batches, settings)
     scores = analyse_scores(subject, batches, behaviour, settings)
-    circuit = analyse_circuit(subject, batches, behaviour, scores, settings, baselines=baselines)
-    return TaskAnalysis(dataset.task, dataset.digest, behaviour, scores, circuit)
+    search = search_circuit(subject, batches, behaviour, scores, settings, baselines=baselines)
+    stability = analyse_stability(subject, batches, scores, search.result, settings, search=search)
+    return TaskAnalysis(dataset.task, dataset.digest, behaviour, scores, search.result, stability=stability)
 
 
 def analyse_checkpoint(
@@ -307,8 +334,9 @@ def analyse_checkpoint(
     settings: AnalyseParams,
     *,
     baselines: bool = False,
+    text: Texts | None = None,
 ) -> CheckpointAnalysis:
-    """All tasks of one checkpoint.
+    """All tasks of one checkpoint, and what its heads do.
 
     Args:
         subject: the checkpoint's model, loaded once.
@@ -316,9 +344,11 @@ def analyse_checkpoint(
         datasets: by task; each needs the splits `discover` and `held_out`.
         settings: `params.analyse`.
         baselines: see `analyse_circuit`.
+        text: ordinary text that the model was not trained on; without it the roles that need it are undefined.
     """
     tasks = {task: analyse_task(subject, dataset, settings, baselines=baselines) for task, dataset in datasets.items()}
-    return CheckpointAnalysis(ref, subject.facts, tasks)
+    roles = analyse_roles(subject, Material(datasets.get(IOI), text), settings)
+    return CheckpointAnalysis(ref, subject.facts, tasks, roles, role_holders(roles, settings))
 
 
 def _held_out(

@@ -23,6 +23,7 @@ from ontogeny.analysis import (
     tokenize_splits,
 )
 from ontogeny.attribution import score_edges_by_example
+from ontogeny.components import ROLES
 from ontogeny.core.behaviour import metric_values
 from ontogeny.core.circuit import EdgeScores, rank_edges
 from ontogeny.core.errors import ImpossibleRequest
@@ -30,7 +31,7 @@ from ontogeny.core.pairs import SPLITS, PairBatch, PromptPair, Split, TaskDatase
 from ontogeny.core.results import Behaviour, CheckpointRef, CircuitResult
 from ontogeny.core.stability import StabilityResult, circuit_stability
 from ontogeny.models.subject import Subject
-from ontogeny.params import AnalyseParams, BaselineParams, BehaviourParams, SearchParams, StabilityParams
+from ontogeny.params import AnalyseParams, BaselineParams, BehaviourParams, RolesParams, SearchParams, StabilityParams
 from ontogeny.patching import CircuitEvaluator
 from ontogeny.records import pack, unpack
 from ontogeny.tasks.tokenizer import train_tokenizer
@@ -193,12 +194,15 @@ def test_the_same_twice():
 
 def test_sections_of_an_analysis_are_those_that_change_it():
     names = [part.name for part in ANALYSES]
-    assert names == ["behaviour", "scores", "circuit"]
+    assert names[:4] == ["behaviour", "scores", "circuit", "stability"]
     fields = set(AnalyseParams.model_fields)
     for place, part in enumerate(ANALYSES):
-        assert set(part.sections) <= fields
-        assert set(part.needs) <= set(names[:place])
-    assert {section for part in ANALYSES for section in part.sections} == fields - {"precision"}
+        assert {section.partition(".")[0] for section in part.sections} <= fields
+        assert set(part.needs) <= {*names[:place], "roles"}
+    used = {section for part in ANALYSES for section in part.sections}
+    used |= {f"roles.{section}" for role in ROLES.values() for section in role.sections}
+    wanted = {f"roles.{name}" for name in RolesParams.model_fields} if ROLES else set()
+    assert used >= fields - {"precision", "roles", "algorithm"} | (wanted - {"roles.thresholds"})
 
 
 WORDS = ("the", "key", "keys", "is", "are", "on", "cabinet")

@@ -1,7 +1,7 @@
 """One checkpoint as a job: loaded once for all tasks, and only what is not in the cache is computed.
 
-A task's analysis has the units that `ontogeny.analysis` names (behaviour, scores, circuit), each cached under its own
-fingerprint. The last checkpoint of a member has one more, its examination.
+Its units are the analyses of each task that `ontogeny.analysis` names, each role of `ontogeny.components`, the model's
+facts, and at the last checkpoint of a member its examination. Each is cached under its own fingerprint.
 """
 
 from __future__ import annotations
@@ -14,13 +14,20 @@ from typing import Any
 
 from ontogeny.analysis import (
     ANALYSES,
+    BEHAVIOUR,
     DTYPES,
+    IOI,
     Batches,
+    CircuitSearch,
     analyse_behaviour,
-    analyse_circuit,
+    analyse_role,
     analyse_scores,
+    analyse_stability,
+    role_holders,
+    search_circuit,
     tokenize_splits,
 )
+from ontogeny.components import ROLES, Material, Role, Texts
 from ontogeny.core.circuit import EdgeScores
 from ontogeny.core.errors import BadCheckpoint, OntogenyError
 from ontogeny.core.pairs import Split, TaskDataset
@@ -30,8 +37,10 @@ from ontogeny.core.results import (
     CheckpointRef,
     CircuitResult,
     ModelFacts,
+    StabilityResult,
     TaskAnalysis,
 )
+from ontogeny.core.roles import RoleScores
 from ontogeny.execution.cache import JobCache
 from ontogeny.execution.examination import Examination, examine
 from ontogeny.execution.fingerprints import VERSIONS, fingerprint, torch_version
@@ -40,6 +49,7 @@ from ontogeny.models.checkpoints import weights_digest
 from ontogeny.models.subject import Subject, load_subject
 from ontogeny.params import AnalyseParams
 from ontogeny.records.datasets import read_dataset
+from ontogeny.tasks.corpus import held_out_documents
 
 Behaviours = Mapping[Split, Behaviour]
 MaybeScores = EdgeScores | None
@@ -56,6 +66,12 @@ class Work:
     """Task -> folder of its data set."""
     digests: Mapping[str, str]
     """Task -> digest of its data set."""
+    tokenizer: str
+    """Digest of the tokenizer that the data sets were made with."""
+    corpus: Path | None
+    """Folder with the text that the models were not trained on."""
+    text_digest: str | None
+    """Digest of that text."""
     settings: AnalyseParams
     baselines: bool
     """Whether random circuits and complements stand beside the curves of this checkpoint."""
@@ -75,11 +91,21 @@ class Work:
         return {task: self._units(digest) for task, digest in self.digests.items()}
 
     @cached_property
+    def roles(self) -> dict[str, str]:
+        """Role -> fingerprint, in the registry's order."""
+        found: dict[str, str] = {}
+        for role in ROLES.values():
+            found[role.name] = self._role(role, found)
+        return found
+
+    @cached_property
     def runs(self) -> dict[str, str]:
-        """Task -> fingerprint of all its units at this step of this member: the identity of a run in MLflow."""
+        """Task -> fingerprint of all that is known of it at this step of this member: a run's identity in MLflow."""
         ref = self.ref
         return {
-            task: fingerprint(suite=ref.suite, member=ref.member, step=ref.step, task=task, units=units)
+            task: fingerprint(
+                suite=ref.suite, member=ref.member, step=ref.step, task=task, units=units, roles=self.roles
+            )
             for task, units in self.units.items()
         }
 
@@ -99,18 +125,33 @@ class Work:
         """Whether there is nothing left to compute."""
         units = [key for units in self.units.values() for key in units.values()]
         more = [self.examination] if self.last else []
-        return all(key in self.jobs for key in [self.model, *units, *self.runs.values(), *more])
+        return all(key in self.jobs for key in [self.model, *units, *self.roles.values(), *self.runs.values(), *more])
 
     def _units(self, dataset: str) -> dict[str, str]:
         settings, units = self.settings.model_dump(mode="json"), dict[str, str]()
         settings["baselines"] |= {"every": None, "here": self.baselines}
         for analysis in ANALYSES:
-            sections = {name: settings[name] for name in analysis.sections}
+            sections = {name: _section(settings, name) for name in analysis.sections}
             needs = {name: units[name] for name in analysis.needs}
             units[analysis.name] = self._fingerprint(
                 analysis.name, analysis.version, dataset=dataset, settings=sections, needs=needs
             )
         return units
+
+    def _role(self, role: Role, known: Mapping[str, str]) -> str:
+        """Of one role: its settings and material, the roles that it needs, and the engine that runs the model."""
+        settings = self.settings.roles.model_dump(mode="json")
+        return self._fingerprint(
+            "role",
+            role.version,
+            role=role.name,
+            engine=BEHAVIOUR.version,
+            settings={name: settings[name] for name in role.sections},
+            tokenizer=self.tokenizer,
+            ioi=self.digests.get(IOI) if role.uses_ioi else None,
+            text=self.text_digest if role.uses_text else None,
+            needs={name: known[name] for name in role.needs},
+        )
 
     def _fingerprint(self, kind: str, version: str, **facts: object) -> str:
         return fingerprint(
@@ -126,7 +167,8 @@ class Work:
 
 def versions() -> dict[str, str]:
     """Version of everything that is cached, by name."""
-    return VERSIONS | {analysis.name: analysis.version for analysis in ANALYSES}
+    roles = {f"role {role.name}": role.version for role in ROLES.values()}
+    return VERSIONS | {analysis.name: analysis.version for analysis in ANALYSES} | roles
 
 
 def analysis_job(work: Work) -> Job:
@@ -152,8 +194,10 @@ def analyse(work: Work, report: Report) -> None:
         )
     subject = load_subject(folder, device=work.device, dtype=DTYPES[work.settings.precision])
     batches = {task: tokenize_splits(subject, _dataset(path)) for task, path in work.datasets.items()}
+    report(0.0, "roles")
+    _analyse_roles(work, subject)
     for place, task in enumerate(work.datasets):
-        report(place / len(batches), task)
+        report((place + 1) / (len(batches) + 1), task)
         _analyse_task(work, subject, task, batches[task])
         if work.runs[task] not in jobs:
             jobs.store(work.runs[task], tuple(work.units[task].values()))
@@ -162,6 +206,34 @@ def analyse(work: Work, report: Report) -> None:
         jobs.store(work.examination, examine(subject, work.ref.step, held_out, subject.tokenizer))
     if work.model not in jobs:
         jobs.store(work.model, subject.facts)
+
+
+def _analyse_roles(work: Work, subject: Subject) -> dict[str, RoleScores]:
+    """Every role; each is measured only if it is missing."""
+    material: Material | None = None
+    found: dict[str, RoleScores] = {}
+    for name, key in work.roles.items():
+        known: RoleScores | None = work.jobs.load(RoleScores, key)
+        if known is None:
+            material = material or _material(work, subject)
+            known = analyse_role(ROLES[name], subject, material, found, work.settings)
+            work.jobs.store(key, known)
+        found[name] = known
+    return found
+
+
+def _material(work: Work, subject: Subject) -> Material:
+    ioi = work.datasets.get(IOI)
+    return Material(None if ioi is None else _dataset(ioi), _text(work, subject))
+
+
+def _text(work: Work, subject: Subject) -> Texts | None:
+    if work.corpus is None or subject.tokenizer is None:
+        return None
+    from ontogeny.components import texts_of
+
+    wanted = 2 * work.settings.roles.copy_suppression.tokens
+    return texts_of(held_out_documents(work.corpus), subject.tokenizer, wanted)
 
 
 def _analyse_task(work: Work, subject: Subject, task: str, batches: Batches) -> None:
@@ -175,9 +247,15 @@ def _analyse_task(work: Work, subject: Subject, task: str, batches: Batches) -> 
     if keys["scores"] not in jobs:
         scores = analyse_scores(subject, batches, behaviour, settings)
         jobs.store(keys["scores"], scores)
-    if keys["circuit"] not in jobs:
-        circuit = analyse_circuit(subject, batches, behaviour, scores, settings, baselines=work.baselines)
+    search: CircuitSearch | None = None
+    circuit: CircuitResult | None = jobs.load(CircuitResult, keys["circuit"])
+    if circuit is None:
+        search = search_circuit(subject, batches, behaviour, scores, settings, baselines=work.baselines)
+        circuit = search.result
         jobs.store(keys["circuit"], circuit)
+    if keys["stability"] not in jobs:
+        stability = analyse_stability(subject, batches, scores, circuit, settings, search=search)
+        jobs.store(keys["stability"], stability)
 
 
 def assemble(work: Work) -> CheckpointAnalysis:
@@ -188,7 +266,8 @@ def assemble(work: Work) -> CheckpointAnalysis:
     """
     tasks = {task: _assemble_task(work, task) for task in work.datasets}
     model: ModelFacts = _loaded(work, ModelFacts, work.model)
-    return CheckpointAnalysis(work.ref, model, tasks)
+    roles: dict[str, RoleScores] = {name: _loaded(work, RoleScores, key) for name, key in work.roles.items()}
+    return CheckpointAnalysis(work.ref, model, tasks, roles, role_holders(roles, work.settings))
 
 
 def examination_of(work: Work) -> Examination:
@@ -204,8 +283,10 @@ def examination_of(work: Work) -> Examination:
 def _assemble_task(work: Work, task: str) -> TaskAnalysis:
     keys = work.units[task]
     behaviour: Behaviours = _loaded(work, Behaviours, keys["behaviour"])
+    scores: MaybeScores = work.jobs.load(MaybeScores, keys["scores"])
     circuit: CircuitResult = _loaded(work, CircuitResult, keys["circuit"])
-    return TaskAnalysis(task, work.digests[task], behaviour, work.jobs.load(MaybeScores, keys["scores"]), circuit)
+    stability: StabilityResult = _loaded(work, StabilityResult, keys["stability"])
+    return TaskAnalysis(task, work.digests[task], behaviour, scores, circuit, stability=stability)
 
 
 def _loaded(work: Work, kind: Any, key: str) -> Any:
@@ -213,6 +294,13 @@ def _loaded(work: Work, kind: Any, key: str) -> Any:
     if value is None:
         raise OntogenyError(f"{work.jobs.path(key)} is missing or damaged: run `make study` again.")
     return value
+
+
+def _section(settings: Mapping[str, Any], name: str) -> Any:
+    """A section by its dotted name."""
+    for part in name.split("."):
+        settings = settings[part]
+    return settings
 
 
 @lru_cache(maxsize=16)

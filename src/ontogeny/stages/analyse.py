@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from ontogeny.execution.progress import progress_of
 from ontogeny.records import Failure, MemberRecord, pack, write_json, write_member
 from ontogeny.records.datasets import read_checkpoints, read_dataset
 from ontogeny.stages.study import Study
+from ontogeny.tasks.corpus import held_out_documents
 
 log = logging.getLogger(__name__)
 EXAMINATION = "examination.json"
@@ -40,13 +42,17 @@ def run(study: Study, item: str | None) -> None:
 def _works(study: Study, refs: Sequence[CheckpointRef]) -> list[Work]:
     """One for each checkpoint; random circuits are drawn at every n-th checkpoint and the last (METHODS 5.4)."""
     settings, tasks = study.params.analyse, study.params.datasets.tasks
-    digests = {task: read_dataset(study.dataset(task)).digest for task in tasks}
+    datasets = {task: read_dataset(study.dataset(task)) for task in tasks}
+    text = "\n".join(held_out_documents(study.corpus))
     return [
         Work(
             ref=ref,
             root=study.places.study,
             datasets={task: study.dataset(task) for task in tasks},
-            digests=digests,
+            digests={task: dataset.digest for task, dataset in datasets.items()},
+            tokenizer=datasets[tasks[0]].tokenizer_digest,
+            corpus=study.corpus,
+            text_digest=hashlib.sha256(text.encode()).hexdigest(),
             settings=settings,
             baselines=place % settings.baselines.every == 0 or place == len(refs) - 1,
             last=place == len(refs) - 1,

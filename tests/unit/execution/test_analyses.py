@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ontogeny.analysis import ANALYSES, analyse_checkpoint
+from ontogeny.components.base import ROLES, Material, Role, register
 from ontogeny.core.errors import BadCheckpoint
 from ontogeny.core.pairs import SPLITS, PromptPair, TaskDataset
 from ontogeny.core.results import CheckpointRef
-from ontogeny.execution.analyses import Work, analyse, analysis_job, assemble, examination_of, versions
+from ontogeny.core.roles import RoleScores
+from ontogeny.execution.analyses import Work, analyse, analysis_job, assemble, examination_of
 from ontogeny.models.checkpoints import weights_digest
-from ontogeny.models.subject import load_subject
-from ontogeny.params import AnalyseParams, BehaviourParams
+from ontogeny.models.subject import Subject, load_subject
+from ontogeny.params import AnalyseParams, BehaviourParams, RolesParams, ThresholdParams
 from ontogeny.records.datasets import write_dataset
 from ontogeny.tasks.tokenizer import train_tokenizer
 from support.engine import neox_model
@@ -26,7 +30,40 @@ WORDS = "abcdefghijklmnop"
 
 def told(share: float, note: str = "") -> None:
     assert 0 <= share <= 1
-    assert note == "letters"
+    assert note in ("letters", "roles")
+
+
+@dataclass
+class FakeRoles:
+    """A registry of its own: `weights` is measured on weights alone, `product` builds on it and on a threshold."""
+
+    measured: list[str] = field(default_factory=list)
+
+    def add(self, name: str, **facts: Any) -> None:
+        def score(subject: Subject, material: Material, settings: RolesParams) -> RoleScores:
+            self.measured.append(name)
+            assert set(material.roles) == set(ROLES[name].needs)
+            values = torch.arange(4.0).view(2, 2) / 4 + settings.thresholds.successor * bool(material.roles)
+            details = {"twice": 2 * values}
+            return RoleScores(name, "measured", "", values, values / 10, details, {"heads": subject.graph.n_heads})
+
+        def holds(scores: RoleScores, thresholds: ThresholdParams) -> torch.Tensor:
+            return scores.score >= thresholds.attention
+
+        register(Role(name, name, "nobody", "1", score, holds, **facts))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fakes() -> Iterator[FakeRoles]:
+    """The registry holds fakes while these tests run."""
+    kept = dict(ROLES)
+    ROLES.clear()
+    fakes = FakeRoles()
+    fakes.add("weights", sections=("successor",))
+    fakes.add("product", sections=("thresholds",), needs=("weights",))
+    yield fakes
+    ROLES.clear()
+    ROLES.update(kept)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +82,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         root=root,
         datasets={"letters": root / "letters"},
         digests={"letters": dataset.digest},
+        tokenizer=tokenizer.digest,
+        corpus=None,
+        text_digest=None,
         settings=AnalyseParams(behaviour=BehaviourParams(resamples=100)),
         baselines=False,
         last=True,
@@ -60,7 +100,7 @@ def changed(work: Work, section: str, **values: Any) -> Work:
 
 def other_units(work: Work, other: Work) -> set[str]:
     """Analyses whose fingerprint is another."""
-    a, b = work.units["letters"], other.units["letters"]
+    a, b = work.units["letters"] | work.roles, other.units["letters"] | other.roles
     return {name for name in a if a[name] != b[name]}
 
 
@@ -84,6 +124,11 @@ def test_the_parts_are_those_of_the_whole_analysis(work: Work) -> None:
     assert (scores[0] is None) == (scores[1] is None)
     if scores[0] is not None and scores[1] is not None:
         assert torch.equal(scores[0].values, scores[1].values)
+    for role in ("weights", "product"):
+        assert torch.equal(found.roles[role].score, direct.roles[role].score)
+        assert torch.equal(found.roles[role].details["twice"], 2 * found.roles[role].score)
+    assert list(found.roles) == list(direct.roles) == ["weights", "product"]
+    assert found.holders == direct.holders == {"weights": ((1, 1), (1, 0)), "product": ((1, 1), (1, 0), (0, 1), (0, 0))}
     assert examination_of(work).step == 8
     assert set(examination_of(work).blind) == {"letters"}
 
@@ -91,7 +136,7 @@ def test_the_parts_are_those_of_the_whole_analysis(work: Work) -> None:
 def test_a_second_time_nothing_is_computed(work: Work) -> None:
     analyse(work, report=told)
     times = {path: path.stat().st_mtime_ns for path in work.cache.rglob("*.safetensors")}
-    assert len(times) == len(ANALYSES) + 3
+    assert len(times) == len(ANALYSES) + len(ROLES) + 3
     analyse(work, report=told)
     assert {path: path.stat().st_mtime_ns for path in work.cache.rglob("*.safetensors")} == times
 
@@ -109,14 +154,64 @@ def test_only_what_is_missing_is_computed(work: Work) -> None:
 
 
 def test_a_setting_changes_the_fingerprints_of_what_depends_on_it(work: Work) -> None:
-    assert other_units(work, changed(work, "baselines", seed=1)) == {"circuit"}
-    assert other_units(work, changed(work, "search", threshold=0.5)) == {"circuit"}
-    assert other_units(work, changed(work, "attribution", steps=7)) == {"scores", "circuit"}
-    assert other_units(work, changed(work, "behaviour", seed=1)) == {"behaviour", "scores", "circuit"}
-    assert other_units(work, dataclasses.replace(work, baselines=True)) == {"circuit"}
+    after_circuit = {"stability"}
+    assert other_units(work, changed(work, "stability", seed=1)) == {"stability"}
+    assert other_units(work, changed(work, "baselines", seed=1)) == {"circuit"} | after_circuit
+    assert other_units(work, changed(work, "search", threshold=0.5)) == {"circuit"} | after_circuit
+    assert other_units(work, changed(work, "attribution", steps=7)) == {"scores", "circuit"} | after_circuit
+    all_of_the_task = {analysis.name for analysis in ANALYSES}
+    assert other_units(work, changed(work, "behaviour", seed=1)) == all_of_the_task
+    assert other_units(work, dataclasses.replace(work, baselines=True)) == {"circuit"} | after_circuit
     precise = dataclasses.replace(work, settings=work.settings.model_copy(update={"precision": "float64"}))
-    assert other_units(work, precise) == set(versions()) - {"training", "examination"}
-    assert other_units(work, dataclasses.replace(work, device="cuda")) == {"behaviour", "scores", "circuit"}
+    assert other_units(work, precise) == all_of_the_task | set(ROLES)
+    assert other_units(work, dataclasses.replace(work, device="cuda")) == all_of_the_task | set(ROLES)
+
+
+def changed_roles(work: Work, section: str, **values: Any) -> Work:
+    """Another setting of roles."""
+    part = getattr(work.settings.roles, section).model_copy(update=values)
+    return changed(work, "roles", **{section: part})
+
+
+def test_a_role_is_a_unit_that_depends_on_its_own_settings_and_material(work: Work, fakes: FakeRoles) -> None:
+    fakes.add("prompts", uses_ioi=True)
+    fakes.add("prose", uses_text=True)
+    work = dataclasses.replace(work)
+    assert other_units(work, changed_roles(work, "successor", layer_norm="none")) == {"weights", "product"}
+    assert other_units(work, changed_roles(work, "thresholds", successor=0.9)) == {"product"}
+    assert other_units(work, changed_roles(work, "attention", longest=7)) == set()
+    assert other_units(work, dataclasses.replace(work, text_digest="other")) == {"prose"}
+    assert other_units(work, dataclasses.replace(work, digests=work.digests | {"ioi": "other"})) == {"prompts"}
+    assert other_units(work, dataclasses.replace(work, tokenizer="other")) == set(ROLES)
+    del ROLES["prompts"], ROLES["prose"]
+
+
+def test_a_new_role_measures_only_itself(work: Work, fakes: FakeRoles) -> None:
+    work = dataclasses.replace(work, cache=work.cache / "new role")
+    analyse(work, report=told)
+    before = {path: path.stat().st_mtime_ns for path in work.cache.rglob("*.safetensors")}
+    fakes.measured.clear()
+    fakes.add("new", needs=("weights",))
+    more = dataclasses.replace(work)
+    assert not more.is_done
+    analyse(more, report=told)
+    assert more.is_done
+    assert fakes.measured == ["new"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    added = {path.stem for path in work.cache.rglob("*.safetensors")} - {path.stem for path in before}
+    assert added == {more.roles["new"], *more.runs.values()}
+    assert list(assemble(more).roles) == ["weights", "product", "new"]
+    del ROLES["new"]
+
+
+def test_a_threshold_measures_only_what_names_it_and_decides_who_holds_a_role(work: Work, fakes: FakeRoles) -> None:
+    analyse(work, report=told)
+    fakes.measured.clear()
+    strict = changed_roles(work, "thresholds", attention=0.7)
+    analyse(strict, report=told)
+    assert fakes.measured == ["product"]
+    assert assemble(strict).holders == {"weights": ((1, 1),), "product": ((1, 1), (1, 0))}
+    assert len(assemble(work).holders["weights"]) == 2
 
 
 def test_what_changes_no_number_changes_no_fingerprint(work: Work) -> None:

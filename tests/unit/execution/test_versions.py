@@ -1,8 +1,9 @@
 """A change of an analysis' sources needs a decision: other numbers (raise its version) or not (accept the sources).
 
-`versions.json` holds, for each analysis, its version and a hash of the sources that it is made of, without comments,
-docstrings and layout. After a change run this file as a script: it refuses to accept changed sources under an old
-version unless told `--same-numbers`.
+A role is made of the file that measures it and of what that imports of ours; the engine beneath it is held by
+`behaviour`, whose version is in the fingerprint of every role. `versions.json` holds, for each analysis, its version
+and a hash of the sources that it is made of, without comments, docstrings and layout. After a change run this file as
+a script: it refuses to accept changed sources under an old version unless told `--same-numbers`.
 """
 
 import ast
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ontogeny.components import ROLES
 from ontogeny.execution.analyses import versions
 
 SOURCES = Path(__file__).parents[3] / "src" / "ontogeny"
@@ -34,8 +36,31 @@ MADE_OF = {
     ),
     "scores": ("attribution", "core/graph.py", "models/backward.py"),
     "circuit": ("analysis.py", "patching", "core/circuit.py", "core/faithfulness.py"),
+    "stability": ("core/stability.py", "core/bootstrap.py", "attribution"),
     "examination": ("execution/examination.py", "tasks/probes.py"),
 }
+
+
+def sources(analysis: str) -> tuple[str, ...]:
+    """Files or folders that an analysis is made of."""
+    if not analysis.startswith("role "):
+        return MADE_OF[analysis]
+    score = ROLES[analysis.removeprefix("role ")].score
+    return tuple(sorted(imported(getattr(score, "func", score).__module__)))
+
+
+def imported(module: str, seen: frozenset[str] = frozenset()) -> set[str]:
+    """The file of a module and, again and again, those that it imports; without those that others hold."""
+    file = module.removeprefix("ontogeny.").replace(".", "/") + ".py"
+    held = file in MADE_OF["behaviour"] or file.startswith("core/") or file in ("params.py", "components/base.py")
+    if held or file in seen or not (SOURCES / file).exists():
+        return set()
+    found = {file}
+    for node in ast.walk(ast.parse((SOURCES / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ontogeny."):
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                found |= imported(str(name), seen | found)
+    return found
 
 
 def essence(source: str) -> str:
@@ -54,7 +79,7 @@ def is_text(node: ast.AST) -> bool:
 
 def sources_hash(analysis: str) -> str:
     digest = hashlib.sha256()
-    for name in MADE_OF[analysis]:
+    for name in sources(analysis):
         place = SOURCES / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(f"{file.relative_to(SOURCES)}\n{essence(file.read_text(encoding='utf-8'))}\n".encode())
@@ -66,13 +91,14 @@ def now() -> dict[str, dict[str, object]]:
 
 
 def test_every_analysis_says_what_it_is_made_of() -> None:
-    assert set(MADE_OF) == set(versions())
+    assert {*MADE_OF, *(f"role {name}" for name in ROLES)} == set(versions())
     assert [name for names in MADE_OF.values() for name in names if not (SOURCES / name).exists()] == []
+    assert all(any(name.startswith("components/") for name in sources(f"role {role}")) for role in ROLES)
 
 
 def test_dvc_runs_the_stage_of_every_source_that_changes() -> None:
     pipeline = yaml.safe_load((SOURCES.parents[1] / "dvc.yaml").read_text())["stages"]
-    for analysis, names in MADE_OF.items():
+    for analysis, names in ((analysis, sources(analysis)) for analysis in versions()):
         stage = pipeline["checkpoints" if analysis == "training" else "analyse"]
         watched = [dep.removeprefix("src/ontogeny/") for dep in stage["deps"]]
         assert [name for name in names if not any(Path(name).is_relative_to(dep) for dep in watched)] == []
