@@ -7,14 +7,14 @@ through the registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ontogeny.core.pairs import TaskDataset
+from ontogeny.core.pairs import TaskDataset, Tokenizer
 from ontogeny.core.roles import Head, RoleScores
 from ontogeny.models.subject import Subject
 from ontogeny.params import RolesParams, ThresholdParams
@@ -26,6 +26,24 @@ class Texts:
 
     tokens: Int[Tensor, "documents tokens"]
     lengths: Int[Tensor, " documents"]
+
+
+LONGEST_DOCUMENT = 128
+"""Tokens of a document that are read: one long text is no substitute for many (METHODS 6.4 takes means over them)."""
+
+
+def texts_of(lines: Iterable[str], tokenizer: Tokenizer, tokens: int) -> Texts:
+    """The first documents (a line each) up to `tokens` tokens in all; empty ones are left out."""
+    rows: list[list[int]] = []
+    for line in lines:
+        if sum(map(len, rows)) >= tokens:
+            break
+        row = tokenizer.encode(line)[:LONGEST_DOCUMENT]
+        if row:
+            rows.append(row)
+    width = max(map(len, rows), default=1)
+    padded = torch.tensor([row + [0] * (width - len(row)) for row in rows], dtype=torch.long).view(-1, width)
+    return Texts(padded, torch.tensor([len(row) for row in rows], dtype=torch.long))
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ class FileTokenizer:
         """The vocabulary."""
         return self._tokenizer.get_vocab()
 
+    def ordinary_ids(self) -> list[int]:
+        """Ids of the tokens that stand for text, ascending: all but the special ones."""
+        special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        return sorted(set(self.ids().values()) - special)
+
 
 def pieces(text: str) -> list[str]:
     """`text` cut as the ladder's tokenizer cuts it; each piece is one token."""
