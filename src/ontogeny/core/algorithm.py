@@ -86,9 +86,9 @@ class Verification:
     """Checks of one task's circuit (the paper's Appendices A and B; METHODS 7.8)."""
 
     numbers: Mapping[str, float]
-    """By name, e.g. ``mlp_share`` (share of |score| on edges out of MLPs), ``unknown_role_share``."""
+    """By name, e.g. ``mlp_share_of_score`` (of |score|, on edges out of MLPs), ``unknown_role_share_of_heads``."""
     heads: Mapping[str, HeadScores]
-    """By name, e.g. ``attends_to_yy``: share of prompts in which the head attends most to YY from the end."""
+    """By name, e.g. ``attend_to_yy``: share of prompts in which the head attends most to YY from the end."""
     mlps: Mapping[str, Float[Tensor, " layers"]]
     """By name: ``valid_minus_invalid``, mean logit of valid minus invalid years in the MLP's output."""
     roles: Mapping[str, tuple[str, ...]]

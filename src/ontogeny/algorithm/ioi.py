@@ -1,0 +1,149 @@
+"""The IOI algorithm at one checkpoint: the paper's Figure 4 B, C, D, and self-repair (METHODS 7.3-7.7, 8.5).
+
+direct   B  receiver: the final residual. Set: name movers (copy, and e < 0) and copy-suppression heads.
+queries  C  receivers: the queries of all name movers together. Set: S-inhibition heads with e below the limit.
+values   D  receivers: the values of C's S-inhibition heads that are not copy-suppression heads. Set: heads with e below
+            the limit whose induction or duplicate-token score is above the mean of all heads.
+
+Sets and receivers are found anew at every checkpoint. Where a metric has no receivers it is undefined, and says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ontogeny.algorithm.metrics import (
+    Candidates,
+    holders_that_help,
+    measure,
+    movers_and_suppressors,
+    path_effects,
+    undefined_metric,
+)
+from ontogeny.algorithm.self_repair import self_repair
+from ontogeny.components import holders
+from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult, PathEffects
+from ontogeny.core.circuit import Circuit
+from ontogeny.core.pairs import PairBatch
+from ontogeny.core.roles import Head, RoleScores
+from ontogeny.models.subject import Subject
+from ontogeny.params import AnalyseParams, ThresholdParams
+from ontogeny.patching.path_patching import PathPatcher, head_readers
+
+Roles = Mapping[str, RoleScores]
+
+
+def analyse_algorithm(
+    subject: Subject, batch: PairBatch, roles: Roles, circuit: Circuit | None, settings: AnalyseParams
+) -> AlgorithmResult:
+    """B, C, D with their nulls, all path effects, and self-repair of every role.
+
+    Whether the behaviour is learnt at all is for the caller to say (METHODS 7.7).
+
+    Args:
+        subject: the model.
+        batch: IOI pairs, the `discover` split.
+        roles: scores of every role, by name.
+        circuit: the IOI circuit, for the denominator over in-circuit heads; None: there is none.
+        settings: sections `roles.thresholds` and `algorithm` matter.
+    """
+    patcher, thresholds = PathPatcher(subject, batch), settings.roles.thresholds
+    clean, corrupted = float(patcher.clean.double().mean()), float(patcher.corrupted.double().mean())
+    if not math.isfinite(clean - corrupted) or clean == corrupted:
+        reason = f"The metric is {clean:.4g} on clean and {corrupted:.4g} on corrupted prompts: effects have no scale."
+        return AlgorithmResult("undefined", reason, {}, {}, ())
+    effects: dict[str, PathEffects] = {"direct": path_effects(patcher, (patcher.graph.logits_reader,))}
+    metrics = {"direct": _direct(effects["direct"], roles, circuit, settings)}
+    metrics["queries"] = _queries(patcher, effects, roles, circuit, settings)
+    metrics["values"] = _values(patcher, effects, metrics["queries"], roles, circuit, settings)
+    repair = tuple(
+        self_repair(patcher, scores, thresholds, settings.algorithm.leading_heads) for scores in roles.values()
+    )
+    return AlgorithmResult("measured", "", effects, metrics, repair)
+
+
+def _direct(effects: PathEffects, roles: Roles, circuit: Circuit | None, settings: AnalyseParams) -> AlgorithmMetric:
+    missing = _missing(roles, "name_mover", "copy_suppression")
+    if missing:
+        return undefined_metric("direct", missing)
+    masks = tuple(_mask(roles[name], settings.roles.thresholds) for name in ("name_mover", "copy_suppression"))
+    candidates = Candidates(masks, movers_and_suppressors)
+    return measure("direct", effects, candidates, (), circuit, settings.algorithm)
+
+
+def _queries(
+    patcher: PathPatcher,
+    effects: dict[str, PathEffects],
+    roles: Roles,
+    circuit: Circuit | None,
+    settings: AnalyseParams,
+) -> AlgorithmMetric:
+    missing = _missing(roles, "name_mover")
+    if missing:
+        return undefined_metric("queries", missing)
+    movers = _in_order(_mask(roles["name_mover"], settings.roles.thresholds) & (effects["direct"].effect < 0))
+    if not movers:
+        return undefined_metric("queries", "There are no name movers (heads that copy names, with e < 0).")
+    effects["queries"] = path_effects(patcher, head_readers(patcher.graph, 0, movers))
+    missing = _missing(roles, "s_inhibition")
+    if missing:
+        return undefined_metric("queries", missing, movers)
+    mask = _mask(roles["s_inhibition"], settings.roles.thresholds)
+    candidates = Candidates((mask,), holders_that_help(settings.algorithm.effect))
+    return measure("queries", effects["queries"], candidates, movers, circuit, settings.algorithm)
+
+
+def _values(
+    patcher: PathPatcher,
+    effects: dict[str, PathEffects],
+    queries: AlgorithmMetric,
+    roles: Roles,
+    circuit: Circuit | None,
+    settings: AnalyseParams,
+) -> AlgorithmMetric:
+    missing = _missing(roles, "copy_suppression") or (queries.reason if queries.status == "undefined" else "")
+    if missing:
+        return undefined_metric("values", missing)
+    suppressors = holders(roles["copy_suppression"], settings.roles.thresholds)
+    receivers = tuple(head for head in queries.heads if head not in suppressors)
+    if not receivers:
+        return undefined_metric(
+            "values", "There are no S-inhibition heads (with e below the limit) but copy-suppression heads."
+        )
+    effects["values"] = path_effects(patcher, head_readers(patcher.graph, 2, receivers))
+    missing = _missing(roles, "induction", "duplicate_token")
+    if missing:
+        return undefined_metric("values", missing, receivers)
+    masks = tuple(_above_mean(roles[name]) for name in ("induction", "duplicate_token"))
+    candidates = Candidates(masks, holders_that_help(settings.algorithm.effect))
+    return measure("values", effects["values"], candidates, receivers, circuit, settings.algorithm)
+
+
+def _missing(roles: Roles, *names: str) -> str:
+    """Why one of these roles is not there; empty if all are."""
+    for name in names:
+        if name not in roles:
+            return f"The role {name} was not measured."
+        if roles[name].status == "undefined":
+            return f"The role {name} is undefined: {roles[name].reason}"
+    return ""
+
+
+def _mask(scores: RoleScores, thresholds: ThresholdParams) -> Bool[Tensor, "layers heads"]:
+    mask = torch.zeros(scores.score.shape, dtype=torch.bool)
+    for head in holders(scores, thresholds):
+        mask[head] = True
+    return mask
+
+
+def _above_mean(scores: RoleScores) -> Bool[Tensor, "layers heads"]:
+    return scores.score > scores.score.nanmean()
+
+
+def _in_order(mask: Bool[Tensor, "layers heads"]) -> tuple[Head, ...]:
+    return tuple((layer, head) for layer, head in mask.nonzero().tolist())
