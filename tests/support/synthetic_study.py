@@ -1,7 +1,8 @@
 """A made-up study with the shape of a real one: for tables, pictures and tracking.
 
 Abilities rise along logistic curves, later at small scales; edge scores drift slowly; a circuit is the set of strongest
-edges into nodes that lead to the logits and are fed from the input. Nothing here comes from a model.
+edges into nodes that lead to the logits and are fed from the input. Each role has a head that rises early and, at the
+larger scales, another that takes over from it. Nothing here comes from a model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult, PathEffects, SelfRepair, Verification
 from ontogeny.core.circuit import Circuit, EdgeScores, grow
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import SPLITS
@@ -24,9 +26,14 @@ from ontogeny.core.results import (
     Estimate,
     Faithfulness,
     ModelFacts,
+    Quantiles,
+    SizeInterval,
+    StabilityResult,
     Status,
     TaskAnalysis,
 )
+from ontogeny.core.roles import Head, RoleScores
+from ontogeny.core.stability import stability_unmeasured
 from ontogeny.records import Failure, MemberRecord
 
 TASKS = ("ioi", "gendered_pronoun", "greater_than", "sva")
@@ -37,6 +44,9 @@ SCALES = {
     "wide": ModelFacts(GraphSpec(4, 4), 96, 24, 800_000),
     "deep": ModelFacts(GraphSpec(6, 4), 96, 24, 1_150_000),
 }
+ROLE_UNITS = {"induction": 1.0, "previous_token": 1.0, "duplicate_token": 1.0, "copy_suppression": 1.0,
+              "name_mover": 100.0, "negative_name_mover": 100.0, "successor": 1.0, "s_inhibition": 1.0}  # fmt: skip
+"""Role -> what a perfect head scores."""
 TOKENS_A_STEP = 1536
 NAN = math.nan
 
@@ -68,7 +78,96 @@ def _checkpoint(scale: str, step: int, tasks: Sequence[str]) -> CheckpointAnalys
         "ladder", f"{scale}-s0", scale, 0, step, step * TOKENS_A_STEP, f"data/checkpoints/{scale}-s0/step{step}",
         _digest(f"weights {scale} {max(step, 1)}"),
     )  # fmt: skip
-    return CheckpointAnalysis(ref, SCALES[scale], {task: _task(scale, step, task) for task in tasks})
+    found = roles(scale, step)
+    return CheckpointAnalysis(
+        ref,
+        SCALES[scale],
+        {task: _task(scale, step, task) for task in tasks},
+        found,
+        {name: _holders(scores) for name, scores in found.items()},
+        algorithm(scale, step) if "ioi" in tasks else None,
+    )
+
+
+def roles(scale: str, step: int) -> dict[str, RoleScores]:
+    """Every role; at the smallest scale no head copies names, and S-inhibition cannot be looked for."""
+    return {name: _role(scale, step, name) for name in ROLE_UNITS}
+
+
+def _role(scale: str, step: int, role: str) -> RoleScores:
+    graph, unit, place = SCALES[scale].graph, ROLE_UNITS[role], list(ROLE_UNITS).index(role)
+    late = 3 - list(SCALES).index(scale)
+    shape = (graph.n_layers, graph.n_heads)
+    if role == "s_inhibition" and late == 3:
+        nothing = torch.full(shape, NAN)
+        return RoleScores(role, "undefined", "No head copies names.", nothing, nothing, {}, {})
+    generator = torch.Generator().manual_seed(place * 100 + late)
+    score = 0.05 * torch.rand(shape, generator=generator)
+    if not (role == "name_mover" and late == 3):
+        x = math.log((step + 1) / (90 * 1.2**place * 1.4**late))
+        rise, handed = 1 / (1 + math.exp(-3 * x)), 1 / (1 + math.exp(-4 * (math.log(step + 1) - 6.2)))
+        first, second = (place % graph.n_heads, (place + 2) % graph.n_heads)
+        fades = late < 2 and place % 2 == 0
+        score[-2, first] += 0.9 * rise * (1 - 0.9 * handed * fades)
+        score[-1, second] += 0.8 * rise * handed
+    score[0, 0] = NAN if role == "copy_suppression" else score[0, 0]
+    return RoleScores(role, "measured", "", unit * score, torch.full(shape, 0.02 * unit), {}, {"prompts": 70.0})
+
+
+def _holders(scores: RoleScores) -> tuple[Head, ...]:
+    mask = scores.score >= 0.3 * ROLE_UNITS[scores.role]
+    found = [(layer, head) for layer, head in mask.nonzero().tolist()]
+    return tuple(sorted(found, key=lambda head: -float(scores.score[head])))
+
+
+def algorithm(scale: str, step: int) -> AlgorithmResult:
+    """The three metrics where IOI is learnt; at the smallest scale two have no receivers."""
+    model, late = SCALES[scale], 3 - list(SCALES).index(scale)
+    if _task(scale, step, "ioi").circuit.status == "not_learned":
+        return AlgorithmResult("undefined", "IOI is not learnt here.", {}, {}, ())
+    heads = {name: _holders(_role(scale, step, name)) for name in ROLE_UNITS}
+    effects, metrics = {}, {}
+    kinds = {"direct": ("copy_suppression", "name_mover"), "queries": ("s_inhibition",),
+             "values": ("duplicate_token", "induction")}  # fmt: skip
+    receivers = {"direct": (), "queries": heads["name_mover"], "values": heads["s_inhibition"]}
+    for place, (name, of) in enumerate(kinds.items()):
+        chosen = tuple(sorted({head for role in of for head in heads[role]}))
+        if name != "direct" and not receivers[name]:
+            numbers = (NAN,) * 6
+            reason = "No head copies names." if name == "queries" else "No S-inhibition head."
+            metrics[name] = AlgorithmMetric(name, "undefined", reason, *numbers, (), (), NAN, NAN)  # type: ignore[arg-type]
+            continue
+        generator = torch.Generator().manual_seed(step + place)
+        effect = -0.05 * torch.rand(model.graph.n_layers, model.graph.n_heads, generator=generator)
+        for head in chosen:
+            effect[head] -= 0.6
+        names = {"direct": ("logits",)}.get(
+            name, tuple(f"a{layer}.h{head}<{name[0]}>" for layer, head in receivers[name])
+        )
+        effects[name] = PathEffects(names, effect, 0.8 * effect)
+        total, inside = float(effect.abs().sum()), sum(abs(float(effect[head])) for head in chosen)
+        value = 100 * inside / total
+        metrics[name] = AlgorithmMetric(
+            name, "measured", "", value, 0.9 * value, min(100.0, 1.1 * value), inside, total, 0.9 * total, chosen,  # type: ignore[arg-type]
+            receivers[name], 22.0 + place, 48.0 + 2 * late,
+        )  # fmt: skip
+    return AlgorithmResult("measured", "", effects, metrics, _repair(scale, step, heads))
+
+
+def _repair(scale: str, step: int, heads: dict[str, tuple[Head, ...]]) -> tuple[SelfRepair, ...]:
+    graph, found = SCALES[scale].graph, []
+    for place, role in enumerate(("name_mover", "copy_suppression")):
+        change = torch.full((graph.n_layers, graph.n_heads), 0.02)
+        if not heads[role]:
+            numbers = (NAN,) * 6
+            found.append(SelfRepair(role, "undefined", "No head holds the role.", (), *numbers, change * NAN))
+            continue
+        change[heads[role][0]] = NAN
+        change[-1, (place + 1) % graph.n_heads] = 0.8
+        lost, share = 2.0 - place, 0.5 - 0.2 * math.cos(math.log(step + 1))
+        parts = (share * lost * 0.8, share * lost * 0.1, share * lost * 0.1)
+        found.append(SelfRepair(role, "measured", "", heads[role][:1], lost, lost * (1 - share), *parts, share, change))
+    return tuple(found)
 
 
 def _task(scale: str, step: int, task: str) -> TaskAnalysis:
@@ -81,7 +180,24 @@ def _task(scale: str, step: int, task: str) -> TaskAnalysis:
     splits = {split: _behaviour(metric + 0.01 * i, width, top) for i, split in enumerate(SPLITS)}
     scores = _scores(model.graph, scale, step, place)
     circuit = _circuit(scores, metric, width, step, place, size)
-    return TaskAnalysis(task, _digest(f"dataset {task}"), splits, scores, circuit)
+    checks = None if circuit.circuit is None else Verification({"mlp_share": 0.3 + 0.1 * place}, {}, {}, {})
+    return TaskAnalysis(
+        task, _digest(f"dataset {task}"), splits, scores, circuit, checks, _stability(scores, circuit, step)
+    )
+
+
+def _stability(scores: EdgeScores, circuit: CircuitResult, step: int) -> StabilityResult:
+    found = circuit.circuit
+    if found is None or circuit.status != "found":
+        return stability_unmeasured(scores.graph, f"There is no faithful circuit: {circuit.status}.")
+    edges = found.edges.nonzero()
+    inclusion = torch.linspace(0.4, 1.0, len(edges), dtype=torch.float64)
+    middle = 0.7 + 0.1 * math.sin(step)
+    assert circuit.asked is not None
+    size = SizeInterval(circuit.asked - 2, circuit.asked, circuit.asked + 5, 0.02)
+    core = int((inclusion >= 0.9).sum())
+    jaccard = Quantiles(middle - 0.1, middle, middle + 0.1)
+    return StabilityResult("measured", "", scores.graph, circuit.asked, 50, edges, inclusion, core, jaccard, size)
 
 
 def _behaviour(metric: float, width: float, top: float) -> Behaviour:

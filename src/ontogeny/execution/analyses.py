@@ -27,7 +27,7 @@ from ontogeny.analysis import (
     search_circuit,
     tokenize_splits,
 )
-from ontogeny.components import ROLES, Material, Role, Texts
+from ontogeny.components import ROLES, Material, Role, Texts, texts_of
 from ontogeny.core.circuit import EdgeScores
 from ontogeny.core.errors import BadCheckpoint, OntogenyError
 from ontogeny.core.pairs import Split, TaskDataset
@@ -230,8 +230,6 @@ def _material(work: Work, subject: Subject) -> Material:
 def _text(work: Work, subject: Subject) -> Texts | None:
     if work.corpus is None or subject.tokenizer is None:
         return None
-    from ontogeny.components import texts_of
-
     wanted = 2 * work.settings.roles.copy_suppression.tokens
     return texts_of(held_out_documents(work.corpus), subject.tokenizer, wanted)
 

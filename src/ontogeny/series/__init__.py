@@ -4,6 +4,14 @@
 and one row a model and task. Nothing here reads a disk, a tracker or a clock.
 """
 
+from ontogeny.series.mechanism import (
+    METRICS,
+    algorithm_quantity,
+    circuit_heads,
+    leading_head,
+    mechanism_measures,
+    role_quantity,
+)
 from ontogeny.series.onset import Onset, onset, onsets
 from ontogeny.series.palette import scale_colours
 from ontogeny.series.quantities import (
@@ -14,6 +22,7 @@ from ontogeny.series.quantities import (
     measures,
     similarity_quantity,
 )
+from ontogeny.series.roles import handovers, role_onsets, role_table, role_turnover
 from ontogeny.series.similarity import ewma, node_strengths, similarity
 from ontogeny.series.summary import dvc_metrics, summary
 from ontogeny.series.table import COLUMNS, final_step, headline, tidy
@@ -22,20 +31,30 @@ from ontogeny.series.trajectory import Trajectory, follow
 __all__ = [
     "COLUMNS",
     "HEADLINE_SPLITS",
+    "METRICS",
     "Measure",
     "Onset",
     "Trajectory",
+    "algorithm_quantity",
     "behaviour_quantity",
+    "circuit_heads",
     "dvc_metrics",
     "ewma",
     "faithfulness_quantity",
     "final_step",
     "follow",
+    "handovers",
     "headline",
+    "leading_head",
     "measures",
+    "mechanism_measures",
     "node_strengths",
     "onset",
     "onsets",
+    "role_onsets",
+    "role_quantity",
+    "role_table",
+    "role_turnover",
     "scale_colours",
     "similarity",
     "similarity_quantity",

@@ -9,6 +9,7 @@ A name is a path; the MLflow UI shows one section of charts for everything befor
     circuit/cap, random_p95, cpr, cmd                                        of the search and its curve
     faithfulness/SPLIT/raw, normalised                                       of the chosen circuit
     similarity/KIND/previous, final, previous_ewma                           added by `similarity`
+    role/..., algorithm/..., self_repair/..., verification/..., stability/...   see `ontogeny.series.mechanism`
 """
 
 from __future__ import annotations

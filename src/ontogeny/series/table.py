@@ -10,6 +10,7 @@ import pandas as pd
 
 from ontogeny.params import split_member
 from ontogeny.records import MemberRecord
+from ontogeny.series.mechanism import mechanism_measures
 from ontogeny.series.quantities import HEADLINE_SPLITS, behaviour_quantity, measures
 
 COLUMNS: Final = (
@@ -73,7 +74,8 @@ def _member_rows(record: MemberRecord) -> Iterator[tuple[object, ...]]:
         ref = analysis.ref
         who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, ref.step, ref.tokens)
         for task, result in analysis.tasks.items():
-            for quantity, measure in measures(result, analysis.model.graph).items():
+            named = measures(result, analysis.model.graph) | mechanism_measures(analysis, task)
+            for quantity, measure in named.items():
                 yield (*who, task, quantity, *measure, duplicates.get(ref.step))
     scale, seed = split_member(record.member)
     for failure in record.failures:

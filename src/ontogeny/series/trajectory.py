@@ -11,6 +11,7 @@ from ontogeny.core.circuit import Selection
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
 from ontogeny.series.onset import onsets
+from ontogeny.series.roles import handovers, role_onsets, role_turnover
 from ontogeny.series.similarity import similarity
 from ontogeny.series.summary import summary
 from ontogeny.series.table import tidy
@@ -21,11 +22,15 @@ class Trajectory:
     """The tables of a study."""
 
     table: pd.DataFrame
-    """Tidy: one row a checkpoint, task and quantity; similarity included."""
+    """Tidy: one row a checkpoint, task and quantity; similarity and turnover of roles included."""
     onsets: pd.DataFrame
     """One row a member and task."""
     summary: pd.DataFrame
     """One row a member and task."""
+    role_onsets: pd.DataFrame
+    """One row a member and role."""
+    handovers: pd.DataFrame
+    """One row for each time that a head lost a role."""
 
 
 def follow(
@@ -45,5 +50,11 @@ def follow(
     """
     numbers = tidy(records)
     appeared = onsets(numbers, params, confidence=confidence)
-    table = pd.concat([numbers, similarity(records, params, selection=selection)], ignore_index=True)
-    return Trajectory(table=table, onsets=appeared, summary=summary(numbers, appeared))
+    likeness = similarity(records, params, selection=selection)
+    return Trajectory(
+        table=pd.concat([numbers, likeness, role_turnover(records)], ignore_index=True),
+        onsets=appeared,
+        summary=summary(numbers, appeared),
+        role_onsets=role_onsets(records, params),
+        handovers=handovers(records, params),
+    )

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ontogeny.records import MemberRecord
     from ontogeny.series import Trajectory
 
-_TABLES = ("table", "onsets", "summary")
+_TABLES = ("table", "onsets", "summary", "role_onsets", "handovers")
+_FOR_PEOPLE = _TABLES[1:]
 
 
 def run(study: Study, item: str | None) -> None:
@@ -41,7 +42,7 @@ def write_trajectory(folder: Path, trajectory: Trajectory) -> None:
     for name in _TABLES:
         with replacing(folder / f"{name}.parquet") as temporary:
             getattr(trajectory, name).to_parquet(temporary, index=False)
-    for name in ("onsets", "summary"):
+    for name in _FOR_PEOPLE:
         with replacing(folder / f"{name}.csv") as temporary:
             getattr(trajectory, name).to_csv(temporary, index=False)
 

@@ -11,7 +11,7 @@ import pytest
 
 from ontogeny.core.results import Estimate
 from ontogeny.params import TrajectoryParams
-from ontogeny.series import COLUMNS, dvc_metrics, follow, headline, measures, tidy
+from ontogeny.series import COLUMNS, dvc_metrics, follow, headline, measures, mechanism_measures, tidy
 from support.synthetic_study import STEPS, TASKS, member, study, with_failure
 
 PARAMS = TrajectoryParams()
@@ -24,7 +24,7 @@ def test_every_number_of_every_checkpoint_has_a_row() -> None:
     analysis = record.analyses[-1]
     for task, result in analysis.tasks.items():
         rows = table[(table["step"] == STEPS[-1]) & (table["task"] == task)].set_index("quantity")
-        expected = measures(result, analysis.model.graph)
+        expected = measures(result, analysis.model.graph) | mechanism_measures(analysis, task)
         assert set(rows.index) == set(expected)
         assert rows.loc["behaviour/held_out/metric", "low"] == result.behaviour["held_out"].metric.low
         assert rows.loc["circuit/edges", "value"] == result.circuit.kept

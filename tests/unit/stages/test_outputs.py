@@ -67,7 +67,7 @@ def test_the_tables_survive_the_disk(study: Study, tmp_path: Path) -> None:
     followed = follow(trajectory.read_records(study), study.params.trajectory)
     trajectory.write_trajectory(tmp_path / "tables", followed)
     back = trajectory.read_trajectory(tmp_path / "tables")
-    for name in ("table", "onsets", "summary"):
+    for name in ("table", "onsets", "summary", "role_onsets", "handovers"):
         pd.testing.assert_frame_equal(getattr(back, name), getattr(followed, name))
 
 

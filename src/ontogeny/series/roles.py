@@ -1,0 +1,175 @@
+"""Head roles over training: when they appear, which heads hold them, and who follows whom (METHODS 6.6, 8.1, 8.5)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from ontogeny.core.results import CheckpointAnalysis
+from ontogeny.core.roles import Head, head_names
+from ontogeny.params import TrajectoryParams
+from ontogeny.records import MemberRecord
+from ontogeny.series.mechanism import role_quantity
+from ontogeny.series.onset import NEVER, Onset, onset
+from ontogeny.series.table import as_table
+
+_WHO: Final = ("suite", "member", "scale", "seed", "parameters")
+HANDOVER_COLUMNS: Final = (
+    *_WHO, "role", "head", "lost_step", "lost_tokens", "score_before", "score_after", "score_final", "successor",
+    "gained_step", "gained_tokens", "expected",
+)  # fmt: skip
+ROLE_COLUMNS: Final = (
+    *_WHO, "step", "tokens", "role", "status", "layer", "head_index", "head", "score", "chance", "holds",
+)  # fmt: skip
+
+
+def role_table(records: Sequence[MemberRecord]) -> pd.DataFrame:
+    """One row a checkpoint, role and head; checkpoints whose weights are those of an earlier step are left out."""
+    rows = []
+    for record in records:
+        for analysis in _kept(record):
+            ref = analysis.ref
+            who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, ref.step, ref.tokens)
+            for name, scores in analysis.roles.items():
+                holders = set(analysis.holders.get(name, ()))
+                for head in _heads(analysis):
+                    numbers = (float(scores.score[head]), float(scores.chance[head]), head in holders)
+                    rows.append((*who, name, scores.status, *head, *head_names([head]), *numbers))
+    return pd.DataFrame(rows, columns=list(ROLE_COLUMNS))
+
+
+def role_onsets(records: Sequence[MemberRecord], params: TrajectoryParams) -> pd.DataFrame:
+    """When the best head of each role appears, one row a member and role; `never` where no head ever holds the role."""
+    rows = []
+    for record in records:
+        kept = _kept(record)
+        for role in _roles(kept):
+            with_role = [a for a in kept if role in a.roles]
+            found = _onset(role, with_role, params, left_out=len(record.analyses) - len(with_role))
+            ref = kept[-1].ref
+            who = (ref.suite, ref.member, ref.scale, ref.seed, kept[-1].model.parameters)
+            rows.append(dict(zip(_WHO, who)) | {"role": role, "rule": params.onset_rule} | asdict(found))
+    columns = [*_WHO, "role", "rule", *Onset.__dataclass_fields__]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(dict.fromkeys(("seed", "parameters", "step", "tokens"), "Int64"))
+
+
+def role_turnover(records: Sequence[MemberRecord]) -> pd.DataFrame:
+    """Tidy rows: the share of a role's heads that are new since the previous checkpoint, and of those before that left.
+
+    ``role/NAME/entering`` is a share of the heads that hold the role now, ``role/NAME/leaving`` of those that held it;
+    NaN and `no holder` where there is none.
+    """
+    rows: list[tuple[object, ...]] = []
+    for record in records:
+        kept = _kept(record)
+        for role in _roles(kept):
+            for before, here in itertools.pairwise(kept):
+                old, new = set(before.holders.get(role, ())), set(here.holders.get(role, ()))
+                for name, moved, of in (("entering", new - old, new), ("leaving", old - new, old)):
+                    value = len(moved) / len(of) if of else math.nan
+                    status = "measured" if of else "no holder"
+                    rows += _tidy(here, role_quantity(role, name), value, status)
+    return as_table(rows)
+
+
+def handovers(records: Sequence[MemberRecord], params: TrajectoryParams) -> pd.DataFrame:
+    """Every head that lost a role for good or for a while, and who gained it then; one row a loss.
+
+    A head has lost a role when it held it and then does not at `params.sustain` checkpoints in a row; gains are read
+    alike. `successor` is the head that gained the role nearest in time, no further than `params.sustain` checkpoints
+    before or after; empty if there is none. `expected` is the share of all checkpoints of this member around which
+    another head gained the role: what a loss at a random time would find.
+    """
+    rows: list[tuple[object, ...]] = []
+    for record in records:
+        kept = _kept(record)
+        for role in _roles(kept):
+            rows += _losses(role, [a for a in kept if role in a.roles], params.sustain)
+    frame = pd.DataFrame(rows, columns=list(HANDOVER_COLUMNS))
+    counts = ("seed", "parameters", "lost_step", "lost_tokens", "gained_step", "gained_tokens")
+    numbers = ("score_before", "score_after", "score_final", "expected")
+    words = ("suite", "member", "scale", "role", "head", "successor")
+    kinds = dict.fromkeys(counts, "Int64") | dict.fromkeys(numbers, "float64") | dict.fromkeys(words, "str")
+    return frame.astype(kinds)
+
+
+def settled(holds: Bool[np.ndarray, " checkpoints"], sustain: int) -> Bool[np.ndarray, " checkpoints"]:
+    """The same without changes that do not last for `sustain` checkpoints."""
+    state, steady = bool(holds[0]), np.empty(len(holds), dtype=bool)
+    for i in range(len(holds)):
+        ahead = holds[i : i + sustain]
+        if len(ahead) == sustain and bool((ahead != state).all()):
+            state = not state
+        steady[i] = state
+    return steady
+
+
+def _losses(role: str, kept: Sequence[CheckpointAnalysis], sustain: int) -> Iterator[tuple[object, ...]]:
+    heads = _heads(kept[-1])
+    scores: Float[np.ndarray, "checkpoints heads"] = np.array(
+        [[float(a.roles[role].score[head]) for head in heads] for a in kept]
+    )
+    holds = np.array([[head in a.holders.get(role, ()) for head in heads] for a in kept])
+    steady = np.stack([settled(column, sustain) for column in holds.T], axis=1)
+    change = np.diff(steady.astype(int), axis=0)
+    gains = [(int(i) + 1, int(h)) for i, h in np.argwhere(change > 0)]
+    refs = [a.ref for a in kept]
+    who = (refs[-1].suite, refs[-1].member, refs[-1].scale, refs[-1].seed, kept[-1].model.parameters)
+    for before, lost in np.argwhere(change < 0):
+        i, head = int(before) + 1, int(lost)
+        others = [(at, other) for at, other in gains if other != head]
+        near = [(abs(at - i), at < i, at, other) for at, other in others if abs(at - i) <= sustain]
+        windows = [any(abs(at - j) <= sustain for at, _ in others) for j in range(1, len(kept))]
+        name, successor = head_names([heads[head]])[0], ""
+        gained: tuple[object, object] = (None, None)
+        if near:
+            *_, at, other = min(near)
+            successor, gained = head_names([heads[other]])[0], (refs[at].step, refs[at].tokens)
+        numbers = (scores[i - 1, head], scores[i, head], scores[-1, head])
+        when = (refs[i].step, refs[i].tokens)
+        yield (*who, role, name, *when, *numbers, successor, *gained, float(np.mean(windows)))
+
+
+def _onset(role: str, kept: Sequence[CheckpointAnalysis], params: TrajectoryParams, *, left_out: int) -> Onset:
+    """Of the largest score of a head. No interval is known, so that a score's scatter stands for its error."""
+    best = [_largest(a, role) for a in kept]
+    steps, tokens = [a.ref.step for a in kept], [a.ref.tokens for a in kept]
+    found = onset(steps, tokens, best, [math.nan] * len(best), params, left_out=left_out)
+    if found.status == NEVER or any(a.holders.get(role) for a in kept):
+        return found
+    return replace(found, status=NEVER, reason="no head reaches the role's threshold", step=None, tokens=None)
+
+
+def _largest(analysis: CheckpointAnalysis, role: str) -> float:
+    scores = analysis.roles[role].score
+    finite = scores[scores.isfinite()]
+    return float(finite.max()) if len(finite) else math.nan
+
+
+def _kept(record: MemberRecord) -> list[CheckpointAnalysis]:
+    duplicates = record.duplicates
+    return sorted((a for a in record.analyses if a.ref.step not in duplicates), key=lambda a: a.ref.step)
+
+
+def _roles(kept: Sequence[CheckpointAnalysis]) -> list[str]:
+    return list(dict.fromkeys(role for analysis in kept for role in analysis.roles))
+
+
+def _heads(analysis: CheckpointAnalysis) -> list[Head]:
+    graph = analysis.model.graph
+    return [(layer, head) for layer in range(graph.n_layers) for head in range(graph.n_heads)]
+
+
+def _tidy(analysis: CheckpointAnalysis, quantity: str, value: float, status: str) -> Iterator[tuple[object, ...]]:
+    ref = analysis.ref
+    who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, ref.step, ref.tokens)
+    for task in analysis.tasks:
+        yield (*who, task, quantity, value, math.nan, math.nan, status, None)
