@@ -27,10 +27,11 @@ from ontogeny.algorithm.metrics import (
 )
 from ontogeny.algorithm.self_repair import self_repair
 from ontogeny.components import holders
+from ontogeny.components.s_inhibition import name_movers_at_work
 from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult, PathEffects
 from ontogeny.core.circuit import Circuit
 from ontogeny.core.pairs import PairBatch
-from ontogeny.core.roles import Head, RoleScores
+from ontogeny.core.roles import RoleScores
 from ontogeny.models.subject import Subject
 from ontogeny.params import AnalyseParams, ThresholdParams
 from ontogeny.patching.path_patching import PathPatcher, head_readers
@@ -86,7 +87,7 @@ def _queries(
     missing = _missing(roles, "name_mover")
     if missing:
         return undefined_metric("queries", missing)
-    movers = _in_order(_mask(roles["name_mover"], settings.roles.thresholds) & (effects["direct"].effect < 0))
+    movers = name_movers_at_work(effects["direct"].effect, roles["name_mover"], settings.roles.thresholds)
     if not movers:
         return undefined_metric("queries", "There are no name movers (heads that copy names, with e < 0).")
     effects["queries"] = path_effects(patcher, head_readers(patcher.graph, 0, movers))
@@ -143,7 +144,3 @@ def _mask(scores: RoleScores, thresholds: ThresholdParams) -> Bool[Tensor, "laye
 
 def _above_mean(scores: RoleScores) -> Bool[Tensor, "layers heads"]:
     return scores.score > scores.score.nanmean()
-
-
-def _in_order(mask: Bool[Tensor, "layers heads"]) -> tuple[Head, ...]:
-    return tuple((layer, head) for layer, head in mask.nonzero().tolist())

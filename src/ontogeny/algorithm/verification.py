@@ -1,8 +1,8 @@
 """Checks of a task's circuit (the paper's Appendices A and B; METHODS 7.8).
 
-Every task: how much of the attribution, and of the circuit, leaves MLPs, beside the share that the graph itself has; the
-roles of the circuit's heads, and how much of it has none that is known. Greater-than: whether heads look at the start
-year YY and write the years just after it, and whether MLPs raise the years that come later.
+Every task: how much of the attribution, and of the circuit, leaves MLPs, beside the share that the graph itself has;
+the roles of the circuit's heads, and how much of it has none that is known. Greater-than: whether heads look at the
+start year YY and write the years just after it, and whether MLPs raise the years that come later.
 
 What heads and MLPs write is read through the final norm at the scale of the clean run (its shift and the unembedding's
 bias left out), over the hundred two-digit years only.
@@ -167,7 +167,7 @@ def _lens(
     near: Bool[Tensor, "pairs years"],
     start: Int[Tensor, " pairs"],
 ) -> tuple[Float[Tensor, "layers heads"], Float[Tensor, " layers"]]:
-    """Share of prompts whose peak is `near`, by head; mean logit of the years after `start` minus the others, by MLP."""
+    """Share of prompts whose peak is `near`, by head; mean logit of years after `start` minus the others, by MLP."""
     a, weights = subject.architecture, subject.weights
     unembed = weights.unembed[:, ids.to(subject.device)]
     scale = normalise(a, clean.final)[2]

@@ -1,6 +1,6 @@
 """Head roles, a file each (METHODS 6)."""
 
-from ontogeny.components import attention_roles, copy_suppression, copying, successor
+from ontogeny.components import attention_roles, copy_suppression, copying, s_inhibition, successor
 from ontogeny.components.base import ROLES, Material, Role, Texts, holders, texts_of
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "copy_suppression",
     "copying",
     "holders",
+    "s_inhibition",
     "successor",
     "texts_of",
 ]

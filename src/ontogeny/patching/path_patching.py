@@ -17,7 +17,8 @@ Everything is kept as a *shift* from the clean run, a row for each set of sender
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -27,9 +28,9 @@ from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.graph import SLOTS, GraphSpec
 from ontogeny.core.pairs import PairBatch
 from ontogeny.core.roles import Head, HeadScores
-from ontogeny.models.forward import attention, embed, run, run_mlp, split_slots
+from ontogeny.models.forward import Plan, Run, attention, embed, run, run_mlp, split_slots
 from ontogeny.models.functional import normalise
-from ontogeny.models.layout import Rotary
+from ontogeny.models.layout import Rotary, right_align
 from ontogeny.models.readout import readout
 from ontogeny.models.subject import Subject, align_pairs, pairs_within
 
@@ -84,13 +85,28 @@ class PathPatcher:
             budget: bytes that the sets of senders worked on at once may take.
         """
         size = batch_pairs or pairs_within(subject, batch)
-        self.graph = subject.graph
-        self._places = [slice(i, i + size) for i in range(0, len(batch), size)]
-        self._parts = [_Part(subject, batch.take(place), budget) for place in self._places]
-        self.clean: Float[Tensor, " pairs"] = torch.cat([part.values(0.0) for part in self._parts])
+        places = [slice(i, i + size) for i in range(0, len(batch), size)]
+        self._hold(subject.graph, places, [_part(subject, batch.take(place), budget) for place in places])
+
+    def _hold(self, graph: GraphSpec, places: list[slice], parts: list[_Part]) -> None:
+        self.graph, self._places, self._parts = graph, places, parts
+        self.clean: Float[Tensor, " pairs"] = torch.cat([part.values(0.0) for part in parts])
         """Metric of the whole model, each example."""
-        self.corrupted: Float[Tensor, " pairs"] = torch.cat([part.corrupted_values() for part in self._parts])
+        self.corrupted: Float[Tensor, " pairs"] = torch.cat([part.corrupted_values() for part in parts])
         """Metric of the whole model on the corrupted prompts, each example."""
+
+    def against(self, corrupted: Int[Tensor, "pairs tokens"]) -> PathPatcher:
+        """The same clean prompts with other corrupted ones; the clean run is shared.
+
+        Args:
+            corrupted: right-padded, as in the batch that this one was made of.
+
+        Raises:
+            ImpossibleRequest: they differ from the clean prompts before the first token in which this patcher's own do.
+        """
+        other = copy(self)
+        other._hold(self.graph, self._places, [p.against(corrupted[at]) for p, at in zip(self._parts, self._places)])
+        return other
 
     def patch(
         self,
@@ -146,6 +162,16 @@ class PathPatcher:
             ImpossibleRequest: the metric is no difference of logits.
         """
         return torch.cat([part.direct_effects() for part in self._parts], dim=1)
+
+
+def _part(subject: Subject, batch: PairBatch, budget: int) -> _Part:
+    pairs = align_pairs(subject, batch)
+    clean = run(subject.weights, embed(subject.weights, pairs.clean), pairs.plan)
+    return _Part(subject, batch, budget, pairs.plan, clean, pairs.corrupted)
+
+
+def _aligned(subject: Subject, tokens: Int[Tensor, "pairs tokens"], batch: PairBatch) -> Int[Tensor, "pairs columns"]:
+    return right_align(tokens.to(subject.device), batch.lengths.to(subject.device))[0]
 
 
 def all_heads(graph: GraphSpec) -> tuple[Senders, ...]:
@@ -211,14 +237,23 @@ the clean run."""
 class _Part:
     """Path patching on pairs that fit into memory together."""
 
-    def __init__(self, subject: Subject, batch: PairBatch, budget: int) -> None:
-        self.subject, self.graph, self.budget = subject, subject.graph, budget
+    def __init__(
+        self, subject: Subject, batch: PairBatch, budget: int, plan: Plan, clean: Run, corrupted: Tensor
+    ) -> None:
+        self.subject, self.graph, self.batch, self.budget = subject, subject.graph, batch, budget
         self.a, self.weights = subject.architecture, subject.weights
-        pairs = align_pairs(subject, batch)
-        self.plan, self.readout = pairs.plan, readout(subject.weights, batch)
-        self.clean, self.corrupted = (
-            run(self.weights, embed(self.weights, tokens), pairs.plan) for tokens in (pairs.clean, pairs.corrupted)
-        )
+        self.plan, self.readout, self.clean = plan, readout(subject.weights, batch), clean
+        self.corrupted = run(self.weights, embed(self.weights, corrupted), plan)
+
+    def against(self, corrupted: Int[Tensor, "pairs tokens"]) -> _Part:
+        batch, start = replace(self.batch, corrupted=corrupted), self.plan.layout.start
+        clean, other = (_aligned(self.subject, tokens, batch) for tokens in (batch.clean, corrupted))
+        if bool((clean[:, :start] != other[:, :start]).any()):
+            raise ImpossibleRequest(
+                f"These corrupted prompts differ from the clean ones before token {start} (from the right-aligned "
+                "start), where the clean run begins. Make the patcher of the prompts that differ first."
+            )
+        return _Part(self.subject, batch, self.budget, self.plan, self.clean, other[:, start:])
 
     def values(self, shift: Tensor | float) -> Float[Tensor, " pairs"]:
         """Metric of each example with its final residual shifted."""
