@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.algorithm import analyse_algorithm, verify
 from ontogeny.attribution import score_edges, score_edges_resampled
 from ontogeny.components import ROLES, Material, Role, Texts, holders
+from ontogeny.core.algorithm import AlgorithmResult, Verification
 from ontogeny.core.behaviour import behaviour as behaviour_of
 from ontogeny.core.circuit import Circuit, EdgeScores, complement, random_circuits, rank_edges
 from ontogeny.core.errors import ImpossibleRequest
@@ -59,8 +61,9 @@ from ontogeny.params import AnalyseParams
 from ontogeny.patching import CircuitEvaluator
 
 Batches = Mapping[Split, PairBatch]
+Roles = Mapping[str, RoleScores]
 IOI = "ioi"
-"""The task whose prompts some roles are measured on."""
+"""The task on whose prompts some roles are measured, and whose algorithm is followed."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Analysis:
     sections: tuple[str, ...]
     """Sections of `AnalyseParams`, dotted, that its numbers depend on, besides `precision`."""
     needs: tuple[str, ...]
-    """Analyses whose results it takes."""
+    """Analyses whose results it takes; `roles`: all head roles."""
 
 
 BEHAVIOUR = Analysis("behaviour", "1", ("behaviour",), ())
@@ -81,7 +84,10 @@ SCORES = Analysis("scores", "1", ("attribution",), ("behaviour",))
 CIRCUIT = Analysis("circuit", "3", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""
 STABILITY = Analysis("stability", "1", ("stability",), ("scores", "circuit"))
-ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT, STABILITY)
+VERIFICATION = Analysis("verification", "1", ("roles.thresholds",), ("scores", "circuit", "roles"))
+ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT, STABILITY, VERIFICATION)
+ALGORITHM = Analysis("algorithm", "1", ("roles.thresholds", "algorithm"), ("circuit", "roles"))
+"""Of IOI only."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -294,9 +300,12 @@ def analyse_stability(
     return stability_measured(circuit.asked, draws.resamples, found, size)
 
 
-def analyse_role(
-    role: Role, subject: Subject, material: Material, known: Mapping[str, RoleScores], settings: AnalyseParams
-) -> RoleScores:
+def analyses_of(task: str) -> tuple[Analysis, ...]:
+    """The analyses of a task, each after those that it needs."""
+    return (*ANALYSES, ALGORITHM) if task == IOI else ANALYSES
+
+
+def analyse_role(role: Role, subject: Subject, material: Material, known: Roles, settings: AnalyseParams) -> RoleScores:
     """One role of every head; `known` holds at least the roles that it needs."""
     needed = {name: known[name] for name in role.needs}
     return role.score(subject, replace(material, roles=needed), settings.roles)
@@ -310,21 +319,51 @@ def analyse_roles(subject: Subject, material: Material, settings: AnalyseParams)
     return found
 
 
-def role_holders(roles: Mapping[str, RoleScores], settings: AnalyseParams) -> dict[str, tuple[Head, ...]]:
+def role_holders(roles: Roles, settings: AnalyseParams) -> dict[str, tuple[Head, ...]]:
     """Which heads hold each role under these thresholds, strongest first."""
     return {name: holders(scores, settings.roles.thresholds) for name, scores in roles.items()}
 
 
+def analyse_verification(
+    subject: Subject,
+    dataset: TaskDataset,
+    batches: Batches,
+    scores: EdgeScores | None,
+    circuit: CircuitResult,
+    roles: Roles,
+    settings: AnalyseParams,
+) -> Verification | None:
+    """Checks of a faithful circuit (METHODS 7.8); None where none was found."""
+    if circuit.circuit is None or circuit.status != "found":
+        return None
+    found, thresholds = circuit.circuit, settings.roles.thresholds
+    return verify(subject, dataset.task, dataset, batches["discover"], found, scores, roles, thresholds)
+
+
+def analyse_ioi(
+    subject: Subject, batches: Batches, circuit: CircuitResult, roles: Roles, settings: AnalyseParams
+) -> AlgorithmResult:
+    """The algorithm of IOI on `discover` (METHODS 7); undefined where the task is not learnt.
+
+    Shares of in-circuit heads are those of a circuit that was found.
+    """
+    if circuit.status == "not_learned":
+        return AlgorithmResult("undefined", f"IOI is not learnt: {circuit.reason}", {}, {}, ())
+    inside = circuit.circuit if circuit.status == "found" else None
+    return analyse_algorithm(subject, batches["discover"], roles, inside, settings)
+
+
 def analyse_task(
-    subject: Subject, dataset: TaskDataset, settings: AnalyseParams, *, baselines: bool = False
+    subject: Subject, dataset: TaskDataset, settings: AnalyseParams, roles: Roles, *, baselines: bool = False
 ) -> TaskAnalysis:
-    """All analyses of one task."""
+    """All analyses of one task but its algorithm."""
     batches = tokenize_splits(subject, dataset)
     behaviour = analyse_behaviour(subject, batches, settings)
     scores = analyse_scores(subject, batches, behaviour, settings)
     search = search_circuit(subject, batches, behaviour, scores, settings, baselines=baselines)
     stability = analyse_stability(subject, batches, scores, search.result, settings, search=search)
-    return TaskAnalysis(dataset.task, dataset.digest, behaviour, scores, search.result, stability=stability)
+    checks = analyse_verification(subject, dataset, batches, scores, search.result, roles, settings)
+    return TaskAnalysis(dataset.task, dataset.digest, behaviour, scores, search.result, checks, stability)
 
 
 def analyse_checkpoint(
@@ -346,9 +385,15 @@ def analyse_checkpoint(
         baselines: see `analyse_circuit`.
         text: ordinary text that the model was not trained on; without it the roles that need it are undefined.
     """
-    tasks = {task: analyse_task(subject, dataset, settings, baselines=baselines) for task, dataset in datasets.items()}
     roles = analyse_roles(subject, Material(datasets.get(IOI), text), settings)
-    return CheckpointAnalysis(ref, subject.facts, tasks, roles, role_holders(roles, settings))
+    tasks = {
+        task: analyse_task(subject, dataset, settings, roles, baselines=baselines) for task, dataset in datasets.items()
+    }
+    algorithm = None
+    if IOI in datasets:
+        batches = tokenize_splits(subject, datasets[IOI])
+        algorithm = analyse_ioi(subject, batches, tasks[IOI].circuit, roles, settings)
+    return CheckpointAnalysis(ref, subject.facts, tasks, roles, role_holders(roles, settings), algorithm)
 
 
 def _held_out(

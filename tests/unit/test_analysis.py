@@ -12,13 +12,13 @@ import torch
 
 from ontogeny import analysis
 from ontogeny.analysis import (
-    ANALYSES,
     CircuitSearch,
     analyse_behaviour,
     analyse_checkpoint,
     analyse_circuit,
     analyse_scores,
     analyse_stability,
+    analyses_of,
     search_circuit,
     tokenize_splits,
 )
@@ -193,16 +193,17 @@ def test_the_same_twice():
 
 
 def test_sections_of_an_analysis_are_those_that_change_it():
-    names = [part.name for part in ANALYSES]
-    assert names[:4] == ["behaviour", "scores", "circuit", "stability"]
+    parts = analyses_of("ioi")
+    names = [part.name for part in parts]
+    assert names == ["behaviour", "scores", "circuit", "stability", "verification", "algorithm"]
+    assert analyses_of("sva") == parts[:-1]
     fields = set(AnalyseParams.model_fields)
-    for place, part in enumerate(ANALYSES):
+    for place, part in enumerate(parts):
         assert {section.partition(".")[0] for section in part.sections} <= fields
         assert set(part.needs) <= {*names[:place], "roles"}
-    used = {section for part in ANALYSES for section in part.sections}
+    used = {section for part in parts for section in part.sections}
     used |= {f"roles.{section}" for role in ROLES.values() for section in role.sections}
-    wanted = {f"roles.{name}" for name in RolesParams.model_fields} if ROLES else set()
-    assert used >= fields - {"precision", "roles", "algorithm"} | (wanted - {"roles.thresholds"})
+    assert used == fields - {"precision", "roles"} | {f"roles.{name}" for name in RolesParams.model_fields}
 
 
 WORDS = ("the", "key", "keys", "is", "are", "on", "cabinet")

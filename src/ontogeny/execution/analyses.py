@@ -13,21 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from ontogeny.analysis import (
-    ANALYSES,
     BEHAVIOUR,
     DTYPES,
     IOI,
     Batches,
     CircuitSearch,
+    Roles,
     analyse_behaviour,
+    analyse_ioi,
     analyse_role,
     analyse_scores,
     analyse_stability,
+    analyse_verification,
+    analyses_of,
     role_holders,
     search_circuit,
     tokenize_splits,
 )
 from ontogeny.components import ROLES, Material, Role, Texts, texts_of
+from ontogeny.core.algorithm import AlgorithmResult, Verification
 from ontogeny.core.circuit import EdgeScores
 from ontogeny.core.errors import BadCheckpoint, OntogenyError
 from ontogeny.core.pairs import Split, TaskDataset
@@ -53,6 +57,7 @@ from ontogeny.tasks.corpus import held_out_documents
 
 Behaviours = Mapping[Split, Behaviour]
 MaybeScores = EdgeScores | None
+MaybeChecks = Verification | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Work:
     @cached_property
     def units(self) -> dict[str, dict[str, str]]:
         """Task -> analysis -> fingerprint."""
-        return {task: self._units(digest) for task, digest in self.digests.items()}
+        return {task: self._units(task, digest) for task, digest in self.digests.items()}
 
     @cached_property
     def roles(self) -> dict[str, str]:
@@ -103,9 +108,7 @@ class Work:
         """Task -> fingerprint of all that is known of it at this step of this member: a run's identity in MLflow."""
         ref = self.ref
         return {
-            task: fingerprint(
-                suite=ref.suite, member=ref.member, step=ref.step, task=task, units=units, roles=self.roles
-            )
+            task: fingerprint(suite=ref.suite, member=ref.member, step=ref.step, task=task, units=units)
             for task, units in self.units.items()
         }
 
@@ -127,12 +130,12 @@ class Work:
         more = [self.examination] if self.last else []
         return all(key in self.jobs for key in [self.model, *units, *self.roles.values(), *self.runs.values(), *more])
 
-    def _units(self, dataset: str) -> dict[str, str]:
+    def _units(self, task: str, dataset: str) -> dict[str, str]:
         settings, units = self.settings.model_dump(mode="json"), dict[str, str]()
         settings["baselines"] |= {"every": None, "here": self.baselines}
-        for analysis in ANALYSES:
+        for analysis in analyses_of(task):
             sections = {name: _section(settings, name) for name in analysis.sections}
-            needs = {name: units[name] for name in analysis.needs}
+            needs = {name: self.roles if name == "roles" else units[name] for name in analysis.needs}
             units[analysis.name] = self._fingerprint(
                 analysis.name, analysis.version, dataset=dataset, settings=sections, needs=needs
             )
@@ -168,7 +171,7 @@ class Work:
 def versions() -> dict[str, str]:
     """Version of everything that is cached, by name."""
     roles = {f"role {role.name}": role.version for role in ROLES.values()}
-    return VERSIONS | {analysis.name: analysis.version for analysis in ANALYSES} | roles
+    return VERSIONS | {analysis.name: analysis.version for analysis in analyses_of(IOI)} | roles
 
 
 def analysis_job(work: Work) -> Job:
@@ -195,10 +198,10 @@ def analyse(work: Work, report: Report) -> None:
     subject = load_subject(folder, device=work.device, dtype=DTYPES[work.settings.precision])
     batches = {task: tokenize_splits(subject, _dataset(path)) for task, path in work.datasets.items()}
     report(0.0, "roles")
-    _analyse_roles(work, subject)
+    roles = _analyse_roles(work, subject)
     for place, task in enumerate(work.datasets):
         report((place + 1) / (len(batches) + 1), task)
-        _analyse_task(work, subject, task, batches[task])
+        _analyse_task(work, subject, task, batches[task], roles)
         if work.runs[task] not in jobs:
             jobs.store(work.runs[task], tuple(work.units[task].values()))
     if work.last and work.examination not in jobs and subject.tokenizer is not None:
@@ -234,7 +237,7 @@ def _text(work: Work, subject: Subject) -> Texts | None:
     return texts_of(held_out_documents(work.corpus), subject.tokenizer, wanted)
 
 
-def _analyse_task(work: Work, subject: Subject, task: str, batches: Batches) -> None:
+def _analyse_task(work: Work, subject: Subject, task: str, batches: Batches, roles: Roles) -> None:
     """The units of one task; each is computed only if it is missing."""
     jobs, keys, settings = work.jobs, work.units[task], work.settings
     behaviour: Behaviours | None = jobs.load(Behaviours, keys["behaviour"])
@@ -254,6 +257,12 @@ def _analyse_task(work: Work, subject: Subject, task: str, batches: Batches) -> 
     if keys["stability"] not in jobs:
         stability = analyse_stability(subject, batches, scores, circuit, settings, search=search)
         jobs.store(keys["stability"], stability)
+    if keys["verification"] not in jobs:
+        dataset = _dataset(work.datasets[task])
+        checks = analyse_verification(subject, dataset, batches, scores, circuit, roles, settings)
+        jobs.store(keys["verification"], checks)
+    if "algorithm" in keys and keys["algorithm"] not in jobs:
+        jobs.store(keys["algorithm"], analyse_ioi(subject, batches, circuit, roles, settings))
 
 
 def assemble(work: Work) -> CheckpointAnalysis:
@@ -265,7 +274,10 @@ def assemble(work: Work) -> CheckpointAnalysis:
     tasks = {task: _assemble_task(work, task) for task in work.datasets}
     model: ModelFacts = _loaded(work, ModelFacts, work.model)
     roles: dict[str, RoleScores] = {name: _loaded(work, RoleScores, key) for name, key in work.roles.items()}
-    return CheckpointAnalysis(work.ref, model, tasks, roles, role_holders(roles, work.settings))
+    algorithm: AlgorithmResult | None = None
+    if IOI in work.units:
+        algorithm = _loaded(work, AlgorithmResult, work.units[IOI]["algorithm"])
+    return CheckpointAnalysis(work.ref, model, tasks, roles, role_holders(roles, work.settings), algorithm)
 
 
 def examination_of(work: Work) -> Examination:
@@ -284,7 +296,8 @@ def _assemble_task(work: Work, task: str) -> TaskAnalysis:
     scores: MaybeScores = work.jobs.load(MaybeScores, keys["scores"])
     circuit: CircuitResult = _loaded(work, CircuitResult, keys["circuit"])
     stability: StabilityResult = _loaded(work, StabilityResult, keys["stability"])
-    return TaskAnalysis(task, work.digests[task], behaviour, scores, circuit, stability=stability)
+    checks: MaybeChecks = work.jobs.load(MaybeChecks, keys["verification"])
+    return TaskAnalysis(task, work.digests[task], behaviour, scores, circuit, checks, stability)
 
 
 def _loaded(work: Work, kind: Any, key: str) -> Any:

@@ -22,6 +22,7 @@ from typing import Final
 
 import torch
 
+from ontogeny.algorithm.metrics import heads_of
 from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult
 from ontogeny.core.circuit import Circuit
 from ontogeny.core.results import CheckpointAnalysis, TaskAnalysis
@@ -78,9 +79,7 @@ def circuit_heads(circuit: Circuit | None) -> frozenset[Head]:
     """Heads among the nodes of a circuit."""
     if circuit is None:
         return frozenset()
-    graph = circuit.graph
-    every = ((layer, head) for layer in range(graph.n_layers) for head in range(graph.n_heads))
-    return frozenset(pair for pair in every if bool(circuit.nodes[graph.head_writer(*pair)]))
+    return frozenset((layer, head) for layer, head in heads_of(circuit).nonzero().tolist())
 
 
 def _role(

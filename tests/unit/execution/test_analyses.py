@@ -154,7 +154,7 @@ def test_only_what_is_missing_is_computed(work: Work) -> None:
 
 
 def test_a_setting_changes_the_fingerprints_of_what_depends_on_it(work: Work) -> None:
-    after_circuit = {"stability"}
+    after_circuit = {"stability", "verification"}
     assert other_units(work, changed(work, "stability", seed=1)) == {"stability"}
     assert other_units(work, changed(work, "baselines", seed=1)) == {"circuit"} | after_circuit
     assert other_units(work, changed(work, "search", threshold=0.5)) == {"circuit"} | after_circuit
@@ -163,6 +163,7 @@ def test_a_setting_changes_the_fingerprints_of_what_depends_on_it(work: Work) ->
     assert other_units(work, changed(work, "behaviour", seed=1)) == all_of_the_task
     assert other_units(work, dataclasses.replace(work, baselines=True)) == {"circuit"} | after_circuit
     precise = dataclasses.replace(work, settings=work.settings.model_copy(update={"precision": "float64"}))
+    assert other_units(work, changed(work, "algorithm", seed=1)) == set(), "that is of IOI only"
     assert other_units(work, precise) == all_of_the_task | set(ROLES)
     assert other_units(work, dataclasses.replace(work, device="cuda")) == all_of_the_task | set(ROLES)
 
@@ -177,12 +178,20 @@ def test_a_role_is_a_unit_that_depends_on_its_own_settings_and_material(work: Wo
     fakes.add("prompts", uses_ioi=True)
     fakes.add("prose", uses_text=True)
     work = dataclasses.replace(work)
-    assert other_units(work, changed_roles(work, "successor", layer_norm="none")) == {"weights", "product"}
-    assert other_units(work, changed_roles(work, "thresholds", successor=0.9)) == {"product"}
+    assert other_units(work, changed_roles(work, "successor", layer_norm="none")) == {
+        "weights",
+        "product",
+        "verification",
+    }
+    assert other_units(work, changed_roles(work, "thresholds", successor=0.9)) == {"product", "verification"}
     assert other_units(work, changed_roles(work, "attention", longest=7)) == set()
-    assert other_units(work, dataclasses.replace(work, text_digest="other")) == {"prose"}
-    assert other_units(work, dataclasses.replace(work, digests=work.digests | {"ioi": "other"})) == {"prompts"}
-    assert other_units(work, dataclasses.replace(work, tokenizer="other")) == set(ROLES)
+    assert other_units(work, dataclasses.replace(work, text_digest="other")) == {"prose", "verification"}
+    ioi = dataclasses.replace(work, digests=work.digests | {"ioi": "other"})
+    assert other_units(work, ioi) == {"prompts", "verification"}
+    assert other_units(work, dataclasses.replace(work, tokenizer="other")) == {*ROLES, "verification"}
+    assert set(ioi.units["ioi"]) == set(ioi.units["letters"]) | {"algorithm"}
+    seeded = changed(ioi, "algorithm", seed=1)
+    assert {name for name, key in ioi.units["ioi"].items() if seeded.units["ioi"][name] != key} == {"algorithm"}
     del ROLES["prompts"], ROLES["prose"]
 
 
@@ -199,7 +208,8 @@ def test_a_new_role_measures_only_itself(work: Work, fakes: FakeRoles) -> None:
     assert fakes.measured == ["new"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     added = {path.stem for path in work.cache.rglob("*.safetensors")} - {path.stem for path in before}
-    assert added == {more.roles["new"], *more.runs.values()}
+    checks = more.units["letters"]["verification"]
+    assert added == {more.roles["new"], checks, *more.runs.values()}
     assert list(assemble(more).roles) == ["weights", "product", "new"]
     del ROLES["new"]
 

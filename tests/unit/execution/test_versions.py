@@ -37,6 +37,8 @@ MADE_OF = {
     "scores": ("attribution", "core/graph.py", "models/backward.py"),
     "circuit": ("analysis.py", "patching", "core/circuit.py", "core/faithfulness.py"),
     "stability": ("core/stability.py", "core/bootstrap.py", "attribution"),
+    "verification": ("algorithm/verification.py", "algorithm/metrics.py"),
+    "algorithm": ("algorithm", "patching/path_patching.py", "components/base.py", "components/s_inhibition.py"),
     "examination": ("execution/examination.py", "tasks/probes.py"),
 }
 
