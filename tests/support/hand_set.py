@@ -8,10 +8,12 @@ that nobody reads, so that means are 0 and LayerNorm only divides.
     token      one-hot token (embedding)              previous   token before (written by a previous-token head)
     position   one-hot position                       known      token again (written by MLP 0)
     output     what the unembedding reads             inhibited  names that a name mover must not look at
+    place      where a token stood before; at the last token, where a name mover must not look
 """
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,6 +76,7 @@ TOKEN, POSITION, PREVIOUS = Block(0, T), Block(T, CONTEXT), Block(T + CONTEXT, T
 KNOWN, OUTPUT, INHIBITED = (Block((i + 2) * T + CONTEXT, T) for i in range(3))
 REPEATED = Block(5 * T + CONTEXT, 1)
 """1 on the second mention of a name."""
+PLACE = Block(5 * T + CONTEXT + 1, CONTEXT)
 D_HEAD = T + CONTEXT
 WIDTH = HEADS * D_HEAD
 BALANCE = WIDTH - 1
@@ -179,18 +182,28 @@ def first_position() -> Tensor:
     return read(POSITION, at=SINK, gain=STRONG, only=[0])
 
 
+def write_places() -> Tensor:
+    """A head's dimensions from T on into `PLACE`."""
+    out = torch.zeros(D_HEAD, WIDTH, dtype=torch.float64)
+    for i in range(CONTEXT):
+        out[T + i, PLACE.start + i] = 0.1
+        out[T + i, BALANCE] = -0.1
+    return out
+
+
 def previous_token(model: Model, at: Head) -> None:
     model.head(at, read(POSITION, gain=STRONG), read(POSITION, shift=1), read(TOKEN), write(PREVIOUS, 0.1))
 
 
 def duplicate_token(model: Model, at: Head) -> None:
-    """To the earlier occurrence, never to itself, else to position 0; tells which tokens are names said again."""
-    tells = torch.zeros(D_HEAD, WIDTH, dtype=torch.float64)
+    """To the earlier occurrence, never to itself, else to position 0; tells which tokens are names said again, and
+    where each token stood before."""
+    tells = write_places()
     tells[ids(NAMES), REPEATED.start] = 0.1
     tells[ids(NAMES), BALANCE] = -0.1
     query = read(TOKEN, gain=STRONG) + read(POSITION, at=T, gain=-4.0 * STRONG)
     key = read(TOKEN) + read(POSITION, at=T)
-    model.head(at, query, key, read(TOKEN), tells, one(SINK, 4.0 * STRONG))
+    model.head(at, query, key, read(TOKEN) + read(POSITION, at=T), tells, one(SINK, 4.0 * STRONG))
 
 
 def induction(model: Model, at: Head) -> None:
@@ -198,10 +211,11 @@ def induction(model: Model, at: Head) -> None:
 
 
 def copying(model: Model, at: Head) -> None:
-    """To names that are not inhibited, and says them."""
-    query = read(INHIBITED, gain=-4.0 * STRONG)
+    """To names that are not inhibited, least of all where it must not look; says them."""
+    query = read(INHIBITED, gain=-4.0 * STRONG) + read(PLACE, at=T, gain=-8.0 * STRONG)
     name, said = read(TOKEN, only=ids(NAMES)), write(OUTPUT, 0.3)
-    model.head(at, query, name, name, said, sum((one(i, 20.0 * STRONG) for i in ids(NAMES)), one(0, 0.0)))
+    key = name + read(POSITION, at=T)
+    model.head(at, query, key, name, said, sum((one(i, 20.0 * STRONG) for i in ids(NAMES)), one(0, 0.0)))
 
 
 def suppressing(model: Model, at: Head) -> None:
@@ -217,7 +231,7 @@ def successor_of() -> dict[int, int]:
     found = {}
     for name in LISTS:
         row = ids(words.SEQUENCES[name])
-        found |= dict(zip(row, row[1:])) | ({row[-1]: row[0]} if name in words.CYCLIC else {})
+        found |= dict(itertools.pairwise(row)) | ({row[-1]: row[0]} if name in words.CYCLIC else {})
     return found
 
 
@@ -229,11 +243,12 @@ def successor(model: Model, at: Head) -> None:
 
 
 def s_inhibition(model: Model, at: Head) -> None:
-    """To names said again, else to position 0; tells which."""
+    """To names said again, else to position 0; tells which, and where they stood before."""
     key = read(REPEATED, gain=STRONG) + first_position()
     bias = one(0, 20.0 * STRONG) + one(SINK, 1.0)
     names = ids(NAMES)
-    model.head(at, torch.zeros_like(key), key, read(TOKEN, only=names), write(INHIBITED, 0.1), bias)
+    value, tells = read(TOKEN, only=names) + read(PLACE, at=T), write(INHIBITED, 0.1) + write_places()
+    model.head(at, torch.zeros_like(key), key, value, tells, bias)
 
 
 @lru_cache
