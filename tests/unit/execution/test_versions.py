@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,11 @@ def essence(source: str) -> str:
     return ast.dump(tree)
 
 
+@cache
+def file_essence(file: Path) -> str:
+    return essence(file.read_text(encoding="utf-8"))
+
+
 def is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
@@ -84,10 +90,11 @@ def sources_hash(analysis: str) -> str:
     for name in sources(analysis):
         place = SOURCES / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(f"{file.relative_to(SOURCES)}\n{essence(file.read_text(encoding='utf-8'))}\n".encode())
+            digest.update(f"{file.relative_to(SOURCES)}\n{file_essence(file)}\n".encode())
     return digest.hexdigest()
 
 
+@cache
 def now() -> dict[str, dict[str, object]]:
     return {name: {"version": version, "sources": sources_hash(name)} for name, version in versions().items()}
 
