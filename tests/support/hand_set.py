@@ -197,7 +197,8 @@ def previous_token(model: Model, at: Head) -> None:
 
 def duplicate_token(model: Model, at: Head) -> None:
     """To the earlier occurrence, never to itself, else to position 0; tells which tokens are names said again, and
-    where each token stood before."""
+    where each token stood before.
+    """
     tells = write_places()
     tells[ids(NAMES), REPEATED.start] = 0.1
     tells[ids(NAMES), BALANCE] = -0.1
