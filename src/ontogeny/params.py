@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,9 @@ from ontogeny.core.errors import OntogenyError
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 MEMBER = re.compile(r"^(?P<scale>[a-z0-9][a-z0-9._]*)-s(?P<seed>\d+)$")
+CHECKPOINT = re.compile(r"^(?P<member>[a-z0-9][a-z0-9._]*-s\d+)@(?P<moment>last|\d+|\d{1,3}%)$")
+T = TypeVar("T")
+Choice = Annotated[tuple[T, ...], Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -284,6 +287,71 @@ class AnalyseParams(Section):
     algorithm: AlgorithmParams = AlgorithmParams()
 
 
+class SpaceParams(Section):
+    """What a search for settings may choose from (names as in `attribution` and `search`)."""
+
+    method: Choice[Literal["eap", "eap_ig", "eap_ig_activations", "clean_corrupted", "exact"]] = ("eap", "eap_ig")
+    rule: Choice[Literal["right", "left", "midpoint"]] = ("right", "midpoint")
+    steps: Choice[Annotated[int, Field(ge=1, le=1000)]] = (2, 5, 30)
+    selection: Choice[Literal["greedy", "topn", "threshold", "greedy-signed", "topn-signed", "threshold-signed"]] = (
+        "greedy",
+    )
+    threshold: Choice[Fraction] = (0.7, 0.8, 0.85, 0.9)
+    """tau on `discover`; `ontogeny tune run` may also try values between the least and the largest."""
+    examples: Choice[Fraction] = (0.25, 1.0)
+    """Share of the prompts of `discover`."""
+
+    @model_validator(mode="after")
+    def _nothing_is_named_twice(self) -> Self:
+        for name in type(self).model_fields:
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} names a value twice")
+        return self
+
+
+class TruthParams(Section):
+    """`exact` scores that m is judged against."""
+
+    up_to_edges: Annotated[int, Field(ge=0)] = 5000
+    """Only in graphs of at most so many edges: it takes a forward pass an edge."""
+    examples: Annotated[int, Field(ge=2)] = 70
+    """Prompts of `discover` at most."""
+    top: Fraction = 0.05
+    """Share of the edges whose overlap is looked at."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    """Steps are enough when their Spearman is surely within this of the largest m's."""
+
+
+class TuneResamplingParams(Section):
+    """Bootstrap over prompts of everything that tuning measures."""
+
+    resamples: Annotated[int, Field(ge=20)] = 50
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    seed: int = 0
+
+
+class TuneParams(Section):
+    """Which settings find small faithful circuits cheaply (a task at a time)."""
+
+    checkpoints: Annotated[tuple[Annotated[str, Field(pattern=CHECKPOINT.pattern)], ...], Field(min_length=1)]
+    """`MEMBER@STEP`, `MEMBER@last`, or `MEMBER@60%`: the checkpoint nearest to that share of the member's steps."""
+    target: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    """Faithfulness that a circuit must keep on `tune`; it is not searched, else the least threshold would win."""
+    slack: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Of settings whose circuits are larger than the smallest by at most this share, the cheapest is recommended."""
+    seed: int = 0
+    """Of the order in which prompts are used, and of the sampler."""
+    space: SpaceParams = SpaceParams()
+    truth: TruthParams = TruthParams()
+    resampling: TuneResamplingParams = TuneResamplingParams()
+
+    @model_validator(mode="after")
+    def _no_checkpoint_twice(self) -> Self:
+        if len(set(self.checkpoints)) != len(self.checkpoints):
+            raise ValueError("checkpoints are named twice")
+        return self
+
+
 class TrajectoryParams(Section):
     """Over training (METHODS 6.6, 8.1)."""
 
@@ -293,6 +361,10 @@ class TrajectoryParams(Section):
     base_fraction: Fraction = 0.01
     """The base level is the mean over steps before this fraction of the tokens."""
     standard_errors: Annotated[float, Field(gt=0)] = 3.0
+    resamples: Annotated[int, Field(ge=50)] = 400
+    """Of the bootstrap of each onset."""
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    seed: int = 0
     ewma_alpha: Fraction = 0.5
     matched_fractions: tuple[Fraction, ...] = (0.01, 0.02, 0.05)
     matched_floor: Annotated[int, Field(ge=1)] = 20
@@ -329,6 +401,7 @@ class Params(Section):
     datasets: DatasetsParams
     checkpoints: CheckpointsParams
     analyse: AnalyseParams
+    tune: TuneParams
     trajectory: TrajectoryParams
     figures: FiguresParams
     execution: ExecutionParams
@@ -343,6 +416,14 @@ class Params(Section):
                 raise ValueError(
                     f"suite.members: {member!r} needs a scale {scale!r} in checkpoints.scales (there are: {known})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _tuned_members_are_followed(self) -> Self:
+        for checkpoint in self.tune.checkpoints:
+            if checkpoint.partition("@")[0] not in self.suite.members:
+                known = ", ".join(self.suite.members)
+                raise ValueError(f"tune.checkpoints: {checkpoint!r} is of no member of the suite (there are: {known})")
         return self
 
 

@@ -21,7 +21,11 @@ from support.clone import Clone
 
 TASKS = ("ioi", "gendered_pronoun", "greater_than", "sva")
 MEMBERS = ("nano-s0", "micro-s0")
-STAGES = (*(f"datasets@{task}" for task in TASKS), *(f"analyse@{member}" for member in MEMBERS))
+STAGES = (
+    *(f"datasets@{task}" for task in TASKS),
+    *(f"analyse@{member}" for member in MEMBERS),
+    *(f"tune@{task}" for task in TASKS),
+)
 FAILED = "data/failures/analyse-micro-s0.json"
 
 

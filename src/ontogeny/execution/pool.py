@@ -70,15 +70,24 @@ class Progress(Protocol):
     def finish(self, outcome: Outcome) -> None:
         """A job has ended."""
 
+    def expect(self, jobs: Sequence[Job]) -> None:
+        """There are further jobs."""
+
 
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(jobs: Sequence[Job], n_jobs: int | None, progress: Progress) -> list[Outcome]:
-    """Run all jobs, the first ones first, on at most `n_jobs` workers (none: one a core); outcomes in jobs' order."""
+def run_jobs(
+    jobs: Sequence[Job], n_jobs: int | None, progress: Progress, more: Callable[[], Sequence[Job]] = tuple
+) -> list[Outcome]:
+    """Run all jobs, the first ones first, on at most `n_jobs` workers (none: one a core); outcomes in jobs' order.
+
+    When all are done `more` may give further ones, which the same workers do, until it gives none.
+    """
     workers: list[_Worker] = []
+    jobs = list(jobs) or list(more())
     waiting = deque(_Attempt(index, job) for index, job in enumerate(jobs))
     outcomes: dict[int, Outcome] = {}
     try:
@@ -96,6 +105,10 @@ def run_jobs(jobs: Sequence[Job], n_jobs: int | None, progress: Progress) -> lis
                 if outcome is not None:
                     outcomes[outcome[0]] = outcome[1]
                     progress.finish(outcome[1])
+            if len(outcomes) == len(jobs) and (further := more()):
+                waiting.extend(_Attempt(len(jobs) + place, job) for place, job in enumerate(further))
+                jobs += further
+                progress.expect(further)
     finally:
         for worker in workers:
             worker.pipe.close()

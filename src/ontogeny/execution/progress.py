@@ -45,6 +45,12 @@ class _Counting:
         self.shares: dict[str, float] = {}
         self.weights = {job.name: job.weight for job in jobs}
 
+    def expect(self, jobs: Sequence[Job]) -> None:
+        """There are further jobs."""
+        self.total += sum(job.weight for job in jobs)
+        self.count += len(jobs)
+        self.weights |= {job.name: job.weight for job in jobs}
+
     @property
     def done(self) -> float:
         """Between 0 and 1."""

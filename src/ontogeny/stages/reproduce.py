@@ -79,10 +79,12 @@ def prepare_profile(places: Places, params_file: Path) -> None:
 def remove_stale(study: Study) -> None:
     """Remove results of members and tasks that are no longer in params.yaml: folders that stages read as a whole."""
     members, tasks = set(study.params.suite.members), set(study.params.datasets.tasks)
+    failures = {*(f"analyse-{member}.json" for member in members), *(f"tune-{task}.json" for task in tasks)}
     for folder, wanted in (
         (study.places.data / "analyses", members),
         (study.places.data / "tasks", tasks),
-        (study.failures, {"checkpoints.json", *(f"analyse-{member}.json" for member in members)}),
+        (study.places.data / "studies", tasks),
+        (study.failures, {"checkpoints.json", *failures}),
     ):
         for path in folder.glob("*") if folder.is_dir() else ():
             if path.name not in wanted:

@@ -21,9 +21,9 @@ from ontogeny.records.member import Failure
 
 log = logging.getLogger(__name__)
 
-STAGES = ("corpus", "datasets", "checkpoints", "analyse", "trajectory", "figures")
+STAGES = ("corpus", "datasets", "checkpoints", "analyse", "tune", "trajectory", "figures")
 """In order. Each is a module here, a stage of dvc.yaml and a section of params.yaml."""
-MATRIX = ("datasets", "analyse")
+MATRIX = ("datasets", "analyse", "tune")
 """Stages that are run once an item: a task, a member."""
 
 
@@ -55,6 +55,10 @@ class Study:
     def analyses(self, member: str) -> Path:
         """A member's record."""
         return self.places.data / "analyses" / member
+
+    def tuned(self, task: str) -> Path:
+        """A task's study over settings."""
+        return self.places.data / "studies" / task
 
     @property
     def trajectories(self) -> Path:
