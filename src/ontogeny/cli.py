@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 INCOMPLETE = 3
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "WANDB_DISABLED": "true",
+}
+"""Environment variables that keep telemetry off."""
 
 log = logging.getLogger("ontogeny")
 app = typer.Typer(
@@ -100,10 +109,48 @@ def stage(
 
 
 @app.command()
-def publish(profile: Profile = None) -> None:
+def publish(
+    profile: Profile = None,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="Another store: sqlite:////PATH/mlflow.db, a database, or http://HOST:PORT."),
+    ] = None,
+) -> None:
     """Put all records of a study into MLflow; what is there already is left alone."""
+    if uri is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = uri
     if not _publish(_open(profile)):
         raise typer.Exit(INCOMPLETE)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="`.`, a profile, a folder, a git revision or a DVC experiment.")],
+    b: Annotated[str, typer.Argument(help="The same, for the other study.")],
+    csv: Annotated[Path | None, typer.Option(help="Write every common checkpoint to this CSV file.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw both over training (.png or .svg).")] = None,
+) -> None:
+    """Lay two studies side by side: metrics, onsets, sizes, and how alike their circuits are."""
+    from ontogeny.stages.compare import check_picture, compare_studies, print_comparison, write_csv, write_picture
+
+    chosen = _open(None)
+    if picture is not None:
+        check_picture(picture)
+    found = compare_studies(chosen, (a, b))
+    print_comparison(found)
+    if csv is not None:
+        write_csv(found, csv)
+    if picture is not None:
+        write_picture(found, picture, chosen.params.figures.dpi)
+
+
+@app.command()
+def doctor(profile: Profile = None) -> None:
+    """Check what a study needs on this machine, and say what to do; exit code 2 if something would stop it."""
+    from ontogeny.stages.doctor import examine, print_findings
+
+    if not print_findings(examine(_root(), profile, QUIET)):
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
@@ -134,9 +181,7 @@ def _open(profile: str | None, params: Path | None = None, *, prepare: bool = Fa
     from ontogeny.stages.reproduce import prepare_profile, profile_file
     from ontogeny.stages.study import open_study
 
-    places = places_at(Path.cwd())
-    if not (places.project / "dvc.yaml").exists():
-        raise OntogenyError(f"{places.project} has no dvc.yaml: run this in the root of the project.")
+    places = places_at(_root())
     if profile is not None and params is not None:
         raise OntogenyError("Give a profile or --params, not both.")
     if profile is None and params is None:
@@ -147,6 +192,13 @@ def _open(profile: str | None, params: Path | None = None, *, prepare: bool = Fa
         check_study_name(load_params(file), file, places.project)
         prepare_profile(chosen, file)
     return open_study(chosen.study)
+
+
+def _root() -> Path:
+    """The folder that we are in, which must be a project's."""
+    if not Path("dvc.yaml").exists():
+        raise OntogenyError(f"{Path.cwd()} has no dvc.yaml: run this in the root of the project.")
+    return Path.cwd()
 
 
 def _publish(study: Study) -> bool:
@@ -165,14 +217,7 @@ def _summary(study: Study, seconds: Mapping[str, float] | None = None) -> bool:
 
 def _quiet_telemetry() -> None:
     """Nothing is sent anywhere, unless the user has said otherwise."""
-    for name, value in {
-        "DO_NOT_TRACK": "1",
-        "DVC_NO_ANALYTICS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "WANDB_DISABLED": "true",
-    }.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 

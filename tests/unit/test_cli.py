@@ -44,7 +44,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["study", "stage", "publish", "summary", "ui"])
+@pytest.mark.parametrize("command", ["study", "stage", "publish", "compare", "doctor", "summary", "ui"])
 def test_every_command_explains_itself(command: str) -> None:
     done = ontogeny(ROOT, command, "--help")
     assert done.returncode == 0

@@ -76,6 +76,24 @@ def similarity(
     return as_table(rows)
 
 
+def likeness_of(
+    a: CheckpointAnalysis,
+    b: CheckpointAnalysis,
+    task: str,
+    params: TrajectoryParams,
+    *,
+    selection: Selection = "greedy",
+) -> dict[str, float]:
+    """Every kind of likeness of two models of one graph on one task; kinds that one of them lacks are left out.
+
+    Circuits of matched sizes come in the order of their size.
+    """
+    sides = [_side(analysis, analysis.tasks[task], params, selection) for analysis in (a, b)]
+    suffixes = ["", *(f"_at_{_per_cent(fraction)}pct" for fraction in sorted(params.matched_fractions))]
+    kinds = [f"{what}{suffix}" for suffix in (*suffixes, "_weighted") for what in ("edges", "nodes")]
+    return {kind: _likeness(kind, *sides) for kind in kinds if all(_has(kind, side) for side in sides)}
+
+
 def node_strengths(scores: EdgeScores) -> Float[Tensor, " nodes"]:
     """Sum of |score| over each node's edges, in and out: the writers in their order, then the logits."""
     strength = scores.values.double().abs()

@@ -5,13 +5,16 @@ marks what no longer belongs to the current settings, and clears what a killed p
 """
 
 from ontogeny.tracking.content import Projection, settings_of
+from ontogeny.tracking.health import Health, health_of
 from ontogeny.tracking.publishing import PublishReport, publish
 from ontogeny.tracking.store import Store, open_store, ui_command, view_addresses
 
 __all__ = [
+    "Health",
     "Projection",
     "PublishReport",
     "Store",
+    "health_of",
     "open_store",
     "publish",
     "settings_of",

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.tracking.views import tasks_of_views, view_address
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_TIMEOUT_S: Final = 5.0
+TIMEOUT_S: Final = 5.0
 _TRIES: Final = 2
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -39,7 +39,12 @@ class Store:
     def database(self) -> Path | None:
         """The SQLite file, where there is one."""
         parts = urlsplit(self.uri)
-        return Path(unquote(parts.path)[1:]) if parts.scheme == "sqlite" else None
+        return Path(unquote(parts.path)[1:].removeprefix("file:")) if parts.scheme == "sqlite" else None
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the address itself forbids writing: ``sqlite:///file:/PATH/mlflow.db?mode=ro&uri=true``."""
+        return self.database is not None and "ro" in parse_qs(urlsplit(self.uri).query).get("mode", ())
 
     @property
     def is_server(self) -> bool:
@@ -53,9 +58,9 @@ class Store:
         return (self.database.parent / "artifacts" / experiment).as_uri()
 
     def unreachable(self) -> str | None:
-        """Why the store cannot be reached, or none. A server is asked twice, for five seconds each."""
+        """Why nothing can be published there, or none. A server is asked twice, for five seconds each."""
         if self.database is not None:
-            return None
+            return f"{self.uri} is opened read-only (mode=ro)" if self.read_only else None
         parts = urlsplit(self.uri)
         host = parts.hostname
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme.partition("+")[0])
@@ -63,7 +68,7 @@ class Store:
             return f"{self.uri} names no host"
         for attempt in range(_TRIES):
             try:
-                socket.create_connection((host, port), timeout=_TIMEOUT_S).close()
+                socket.create_connection((host, port), timeout=TIMEOUT_S).close()
             except OSError as error:
                 log.debug("Attempt %d to reach %s failed: %s", attempt + 1, self.uri, error)
                 reason = f"{host}:{port} does not answer ({error})"
@@ -77,7 +82,7 @@ class Store:
         import urllib.request
 
         try:
-            with urllib.request.urlopen(f"{self.uri.rstrip('/')}/health", timeout=_TIMEOUT_S) as answer:
+            with urllib.request.urlopen(f"{self.uri.rstrip('/')}/health", timeout=TIMEOUT_S) as answer:
                 return None if answer.status == 200 else f"{self.uri}/health answers {answer.status}"
         except urllib.error.HTTPError as error:
             # A server that asks for a password for /health may still take our runs: it will say so then.
@@ -107,13 +112,13 @@ class Store:
         Raises:
             OntogenyError: the database was written by a newer MLflow.
         """
-        _prepare_environment(self.is_server)
+        prepare_environment(self.is_server)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        if self.database is not None:
+        if self.database is not None and not self.read_only:
             self.database.parent.mkdir(parents=True, exist_ok=True)
             _write_ahead()
         try:
@@ -156,7 +161,7 @@ def open_store(project: Path, uri: str | None = None) -> Store:
         OntogenyError: a plain folder, which MLflow no longer takes.
     """
     chosen = os.environ.get("MLFLOW_TRACKING_URI") or uri or f"sqlite:///{project.resolve() / 'mlruns' / 'mlflow.db'}"
-    if chosen.startswith("sqlite:///") and not chosen.startswith("sqlite:////"):
+    if chosen.startswith("sqlite:///") and not chosen.startswith(("sqlite:////", "sqlite:///file:")):
         chosen = f"sqlite:///{(project / chosen.removeprefix('sqlite:///')).resolve()}"
     if "://" not in chosen or chosen.startswith("file:"):
         raise OntogenyError(
@@ -216,7 +221,7 @@ def _set_pragmas(connection: object, _record: object) -> None:
             connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def _prepare_environment(server: bool) -> None:
+def prepare_environment(server: bool) -> None:
     """Before mlflow is imported: send nothing anywhere unless the user said so, and do not hang on a dead server."""
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
     if server:
