@@ -80,7 +80,7 @@ class Analysis:
 
 
 BEHAVIOUR = Analysis("behaviour", "1", ("behaviour",), ())
-SCORES = Analysis("scores", "1", ("attribution",), ("behaviour",))
+SCORES = Analysis("scores", "2", ("attribution",), ("behaviour",))
 CIRCUIT = Analysis("circuit", "3", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""
 STABILITY = Analysis("stability", "1", ("stability",), ("scores", "circuit"))

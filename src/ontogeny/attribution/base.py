@@ -7,20 +7,27 @@ depends on batch size or on the order of the pairs beyond rounding.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ontogeny.attribution.path import bytes_per_pair
 from ontogeny.core.circuit import EdgeScores
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.pairs import PairBatch
-from ontogeny.models.subject import Subject, pairs_within
+from ontogeny.models.subject import Subject, check_batch
 
 logger = logging.getLogger(__name__)
+BOUND = 1.5
+"""Most memory that attribution takes beside the weights, in units of what all writers write on the whole batch ..."""
+UNBOUNDED = 2**26
+"""... unless that is less than this many bytes: small models would lose more time to small parts than they save."""
 
 
 class AttributionSettings(Protocol):
@@ -43,6 +50,8 @@ class AttributionSettings(Protocol):
 
 
 ExampleScores = Float[Tensor, "pairs writers readers"]
+Score = Callable[[Subject, PairBatch, AttributionSettings, bool], Tensor]
+"""``score(subject, batch, settings, per_example)``: scores of each pair, or their sum over pairs."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,8 @@ class Attribution:
     """A method: `score` gives the scores of a batch that fits into memory, `label` says what was computed."""
 
     name: str
-    score: Callable[[Subject, PairBatch, AttributionSettings, bool], Tensor]
-    """``score(subject, batch, settings, per_example)``: ``[pairs, writers, readers]``, or their sum over pairs."""
+    score: Score
+    """``[pairs, writers, readers]``, or ``[writers, readers]``."""
     label: Callable[[AttributionSettings], str]
 
 
@@ -75,11 +84,11 @@ def score_edges(
         subject: the model.
         batch: the prompt pairs of one split.
         settings: method, steps, rule.
-        batch_pairs: pairs worked on at once; None: as many as fit (`pairs_within`).
+        batch_pairs: pairs worked on at once; None: as `pairs_at_once` says.
     """
     method = _method(settings)
     total = torch.zeros(subject.graph.n_writers, subject.graph.n_readers, dtype=torch.float64)
-    for found in in_parts(lambda part: method.score(subject, part, settings, False), subject, batch, batch_pairs):
+    for found in in_parts(method.score, subject, batch, settings, False, batch_pairs):
         total += found.double()
     values = (total / len(batch)).to(torch.float64 if subject.dtype == torch.float64 else torch.float32)
     return EdgeScores(subject.graph, values, method.label(settings))
@@ -90,9 +99,7 @@ def score_edges_by_example(
 ) -> ExampleScores:
     """The scores whose mean over examples `score_edges` gives: for the bootstrap, in memory only."""
     method = _method(settings)
-    return torch.cat(
-        list(in_parts(lambda part: method.score(subject, part, settings, True), subject, batch, batch_pairs))
-    )
+    return torch.cat(list(in_parts(method.score, subject, batch, settings, True, batch_pairs)))
 
 
 def score_edges_resampled(
@@ -110,11 +117,11 @@ def score_edges_resampled(
         batch: the prompt pairs of one split.
         settings: method, steps, rule.
         shares: share of each pair in each resample; rows sum to 1.
-        batch_pairs: pairs worked on at once; None: as many as fit.
+        batch_pairs: pairs worked on at once; None: as `pairs_at_once` says.
     """
     method, done = _method(settings), 0
     total = torch.zeros(len(shares), subject.graph.n_writers * subject.graph.n_readers, dtype=torch.float64)
-    for found in in_parts(lambda part: method.score(subject, part, settings, True), subject, batch, batch_pairs):
+    for found in in_parts(method.score, subject, batch, settings, True, batch_pairs):
         total.addmm_(shares[:, done : done + len(found)], found.double().flatten(1))
         done += len(found)
     return total.view(len(shares), subject.graph.n_writers, subject.graph.n_readers)
@@ -127,18 +134,25 @@ def _method(settings: AttributionSettings) -> Attribution:
 
 
 def in_parts(
-    score: Callable[[PairBatch], Tensor], subject: Subject, batch: PairBatch, batch_pairs: int | None
+    score: Score,
+    subject: Subject,
+    batch: PairBatch,
+    settings: AttributionSettings,
+    per_example: bool,
+    batch_pairs: int | None,
 ) -> Iterator[Tensor]:
-    """`score` of parts of `batch_pairs` pairs (None: of as many as should fit into memory), on the CPU.
+    """`score` of parts of `batch_pairs` pairs (None: of `pairs_at_once`), on the CPU.
 
     A part that does not fit is tried again with half as many pairs, and so are all after it.
 
     Raises:
-        ImpossibleRequest: a single pair does not fit.
+        ImpossibleRequest: the batch does not fit the model (`check_batch`), or a single pair does not fit into memory.
     """
-    size, start = min(batch_pairs or pairs_within(subject, batch), len(batch)), 0
+    check_batch(subject, batch)
+    size, start = min(batch_pairs or pairs_at_once(subject, batch, settings), len(batch)), 0
     while start < len(batch):
-        found = _unless_out_of_memory(score, batch.take(slice(start, start + size)))
+        part = batch.take(slice(start, start + size))
+        found = _unless_out_of_memory(partial(score, subject, part, settings, per_example))
         if found is not None:
             start += size
             yield found
@@ -152,10 +166,23 @@ def in_parts(
             )
 
 
-def _unless_out_of_memory(score: Callable[[PairBatch], Tensor], part: PairBatch) -> Tensor | None:
+def pairs_at_once(subject: Subject, batch: PairBatch, settings: AttributionSettings, budget: int = 2**30) -> int:
+    """How many pairs of this batch are worked on together.
+
+    As many as keep memory beside the weights within `budget` bytes, and within one and a half times what all writers
+    write on all pairs (pairs x tokens x F x d_model numbers) wherever that is more than `UNBOUNDED`; in even parts.
+    """
+    tokens, item = batch.clean.shape[1], subject.weights.embed.element_size()
+    written = len(batch) * tokens * subject.graph.n_writers * subject.architecture.d_model * item
+    allowed = min(budget, max(UNBOUNDED, int(BOUND * written)))
+    most = max(1, allowed // bytes_per_pair(subject.architecture, tokens, max(2, settings.steps), item))
+    return math.ceil(len(batch) / math.ceil(len(batch) / most))
+
+
+def _unless_out_of_memory(score: Callable[[], Tensor]) -> Tensor | None:
     """None if memory ran out; by then the error, which holds on to every tensor of the attempt, is gone."""
     try:
-        return score(part).cpu()
+        return score().cpu()
     except (RuntimeError, MemoryError) as error:
         # torch's own error is for accelerators; its CPU allocator raises a plain RuntimeError
         on_cpu = "DefaultCPUAllocator" in str(error)

@@ -12,21 +12,35 @@ from torch import Tensor
 
 from ontogeny.attribution.base import Attribution, AttributionSettings, register
 from ontogeny.attribution.eap_ig import path_points
-from ontogeny.attribution.path import PathPoint, path_scores
+from ontogeny.attribution.path import Outputs, PathRun, contract, no_gradients, path_scores
 from ontogeny.core.pairs import PairBatch
-from ontogeny.models.forward import Part
-from ontogeny.models.subject import Subject
+from ontogeny.models.backward import trace
+from ontogeny.models.forward import Part, Run, embed, run, run_between
+from ontogeny.models.readout import readout
+from ontogeny.models.subject import Subject, align_pairs
+
+PARTS: tuple[Part, ...] = ("heads", "mlp")
 
 
 def _score(subject: Subject, batch: PairBatch, settings: AttributionSettings, per_example: bool) -> Tensor:
-    parts: tuple[Part, ...] = ("heads", "mlp")
-    layers = [None, *((layer, part) for layer in range(subject.graph.n_layers) for part in parts)]
-    points = [
-        PathPoint(point.alpha, point.weight / len(layers), of)
-        for of in layers
-        for point in path_points(settings.rule, settings.steps)
-    ]
-    return path_scores(subject, batch, points, per_example)
+    points, weights = path_points(settings.rule, settings.steps), subject.weights
+    pairs, read = align_pairs(subject, batch), readout(weights, batch)
+    clean, corrupted = (run(weights, embed(weights, tokens), pairs.plan) for tokens in (pairs.clean, pairs.corrupted))
+    differences = _outputs(clean).minus(_outputs(corrupted))
+    layers = [(layer, part) for layer in range(subject.graph.n_layers) for part in PARTS]
+    scores = path_scores(subject, batch, points, per_example)
+    for moved in layers:
+        sums = no_gradients(weights, len(batch))
+        for point in points:
+            here = run_between(weights, clean, corrupted, pairs.plan, *moved, point.alpha)
+            traced = PathRun([trace(block) for block in here.blocks], here.final)
+            sums.add(weights, pairs.plan, read, traced, point.weight, moved)
+        scores += contract(subject, differences, sums, per_example)
+    return scores.div_(len(layers) + 1)
+
+
+def _outputs(done: Run) -> Outputs:
+    return Outputs(done.embed, tuple(b.heads for b in done.blocks), tuple(b.mlp.out for b in done.blocks))
 
 
 register(Attribution("eap_ig_activations", _score, lambda s: f"eap_ig_activations-{s.rule}-{s.steps}"))

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.attribution.base import AttributionSettings, in_parts
+from ontogeny.attribution.base import AttributionSettings, Score, in_parts
 from ontogeny.attribution.path import PathPoint, path_scores
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.nodes import NodeScores
@@ -38,8 +38,8 @@ class NodeAttribution:
     """A method: `score` gives the scores of a batch that fits into memory, `label` says what was computed."""
 
     name: str
-    score: Callable[[Subject, PairBatch, AttributionSettings, bool], Tensor]
-    """``score(subject, batch, settings, per_example)``: ``[pairs, writers]``, or their sum over pairs."""
+    score: Score
+    """``[pairs, writers]``, or ``[writers]``."""
     label: Callable[[AttributionSettings], str]
 
 
@@ -70,11 +70,11 @@ def score_nodes(
         subject: the model.
         batch: the prompt pairs of one split.
         settings: method, steps, rule; `NodeSettings` is one.
-        batch_pairs: pairs worked on at once; None: as many as fit.
+        batch_pairs: pairs worked on at once; None: as `base.pairs_at_once` says.
     """
     method = _method(settings)
     total = torch.zeros(subject.graph.n_writers, dtype=torch.float64)
-    for found in in_parts(lambda part: method.score(subject, part, settings, False), subject, batch, batch_pairs):
+    for found in in_parts(method.score, subject, batch, settings, False, batch_pairs):
         total += found.double()
     values = (total / len(batch)).to(torch.float64 if subject.dtype == torch.float64 else torch.float32)
     return NodeScores(subject.graph, values, method.label(settings))
@@ -85,9 +85,7 @@ def score_nodes_by_example(
 ) -> Float[Tensor, "pairs writers"]:
     """The scores whose mean over examples `score_nodes` gives: for the bootstrap."""
     method = _method(settings)
-    return torch.cat(
-        list(in_parts(lambda part: method.score(subject, part, settings, True), subject, batch, batch_pairs))
-    )
+    return torch.cat(list(in_parts(method.score, subject, batch, settings, True, batch_pairs)))
 
 
 def _method(settings: AttributionSettings) -> NodeAttribution:

@@ -9,9 +9,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ontogeny.models.forward import BlockRun, MLPRun, Part, Plan, Residual
+from ontogeny.models.forward import BlockRun, Part, Plan, Residual
 from ontogeny.models.functional import activate_back, normalise_back
 from ontogeny.models.weights import Architecture, Block, Weights
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the backward pass needs to know of what a block did on a run (`forward.BlockRun`)."""
+
+    normed: Residual
+    rstd: Float[Tensor, "pairs window 1"]
+    q: Float[Tensor, "pairs heads asking d_head"]
+    k: Float[Tensor, "pairs heads tokens d_head"]
+    v: Float[Tensor, "pairs heads tokens d_head"]
+    pattern: Float[Tensor, "pairs heads asking tokens"]
+    mlp_normed: Residual
+    """Of the asking columns; in parallel blocks the same numbers as `normed`."""
+    mlp_rstd: Float[Tensor, "pairs asking 1"]
+    pre: Float[Tensor, "pairs asking hidden"]
+
+
+def trace(block: BlockRun) -> Trace:
+    """The trace of a block's run."""
+    mlp = block.mlp
+    return Trace(block.normed, block.rstd, block.q, block.k, block.v, block.pattern, mlp.normed, mlp.rstd, mlp.pre)
 
 
 @dataclass(frozen=True)
@@ -32,15 +54,15 @@ class BlockGradients:
 
 def backward(
     weights: Weights,
-    blocks: list[BlockRun],
+    traces: list[Trace],
     plan: Plan,
     final: Float[Tensor, "pairs d_model"],
     cut: tuple[int, Part] | None = None,
 ) -> Iterator[tuple[int, BlockGradients, Residual]]:
     """Reader gradients block by block, last block first, from the gradient at the residual of the read position.
 
-    `blocks` are those of a run and are taken off the list, so that each can be let go of once it has been used. With
-    each block's gradients comes its normed input.
+    `traces` are those of a run, a block, and are taken off the list, so that each can be let go of once it has been
+    used. With each block's gradients comes its normed input.
 
     Gradients into the prefix are left out: there every run is the same, so that they meet no difference. `cut` names
     a block whose heads, or MLP, wrote what they were told (`run_between`): nothing flows back through them.
@@ -48,55 +70,57 @@ def backward(
     architecture = weights.architecture
     grad: Residual = final[:, None]
     for layer in reversed(range(architecture.n_layers)):
-        part, done = cut[1] if cut is not None and cut[0] == layer else None, blocks.pop()
+        part, done = cut[1] if cut is not None and cut[0] == layer else None, traces.pop()
         gradients, grad = backward_block(architecture, weights.blocks[layer], done, plan, grad, part)
         normed = done.normed
         del done
         yield layer, gradients, normed
+        del gradients, normed
 
 
 def backward_block(
-    architecture: Architecture, block: Block, done: BlockRun, plan: Plan, grad: Residual, cut: Part | None = None
+    architecture: Architecture, block: Block, done: Trace, plan: Plan, grad: Residual, cut: Part | None = None
 ) -> tuple[BlockGradients, Residual]:
     """Reader gradients of a block and the gradient at its input, from the gradient at its output (asking columns)."""
-    n, w, d = done.resid.shape
+    n, w, d = done.normed.shape
     asking = grad.shape[1]
     rows = n * asking
-    mlp = torch.zeros_like(grad) if cut == "mlp" else _mlp_back(architecture, block, done.mlp, grad)
+    mlp = torch.zeros_like(grad) if cut == "mlp" else _mlp_back(architecture, block, done, grad)
     through = grad if architecture.parallel else grad + mlp
     out = (through.reshape(rows, d) @ block.out.T).view(n, asking, architecture.n_heads, -1)
     small, along = _attention_back(architecture, block, done, plan, out if cut != "heads" else torch.zeros_like(out))
+    del out
     into_qkv = (small.view(n * w, -1) @ block.qkv.T).view(n, w, d)
-    below = normalise_back(architecture, into_qkv, done.resid, done.mean, done.rstd, done.normed)
-    below[:, w - asking :] += through + mlp if architecture.parallel else through
-    scale = done.rstd[..., None, None]
-    return BlockGradients(small * scale, along.mul_(done.rstd[..., None]), mlp), below
+    below = normalise_back(architecture, into_qkv, done.normed, done.rstd)
+    below[:, w - asking :] += through
+    if architecture.parallel:
+        below[:, w - asking :] += mlp
+    scale = done.rstd[..., None]
+    return BlockGradients(small.mul_(scale[..., None]), along.mul_(scale), mlp), below
 
 
-def _mlp_back(architecture: Architecture, block: Block, done: MLPRun, grad: Residual) -> Residual:
+def _mlp_back(architecture: Architecture, block: Block, done: Trace, grad: Residual) -> Residual:
     """Gradient at the MLP's input before its norm."""
     rows = grad.shape[0] * grad.shape[1]
     hidden = activate_back(architecture, grad.reshape(rows, -1) @ block.mlp_out.T, done.pre.view(rows, -1))
-    return normalise_back(
-        architecture, (hidden @ block.mlp_in.T).view_as(grad), done.resid, done.mean, done.rstd, done.normed
-    )
+    return normalise_back(architecture, (hidden @ block.mlp_in.T).view_as(grad), done.mlp_normed, done.mlp_rstd)
 
 
 def _attention_back(
     architecture: Architecture,
     block: Block,
-    done: BlockRun,
+    done: Trace,
     plan: Plan,
     written: Float[Tensor, "pairs asking heads d_head"],
 ) -> tuple[Float[Tensor, "pairs window 3 heads d_head"], Float[Tensor, "pairs window 3 heads"]]:
     """Gradients of the (unrotated) queries, keys and values, and their mean product with the biasless projections."""
-    n, w, d = done.resid.shape
+    n, w, d = done.normed.shape
     out = written.transpose(1, 2)
     asking, prefix = out.shape[2], done.k.shape[2] - w
     scale = architecture.d_head**-0.5
-    heads = done.heads.transpose(1, 2)
-    d_pattern = torch.matmul(out, done.v.transpose(-1, -2))
-    d_scores = (d_pattern - (out * heads).sum(dim=-1, keepdim=True)).mul_(done.pattern).mul_(scale)
+    d_scores = torch.matmul(out, done.v.transpose(-1, -2))
+    d_scores -= (d_scores * done.pattern).sum(dim=-1, keepdim=True)
+    d_scores.mul_(done.pattern).mul_(scale)
     small = torch.zeros(3, n, architecture.n_heads, w, architecture.d_head, dtype=out.dtype, device=out.device)
     q, k, v = small[0][:, :, w - asking :], small[1], small[2]
     torch.matmul(d_scores, done.k, out=q) if asking == w else q.copy_(torch.matmul(d_scores, done.k))

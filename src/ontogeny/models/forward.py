@@ -8,9 +8,9 @@ the writers' outputs need, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ Residual = Float[Tensor, "pairs window d_model"]
 Heads = Float[Tensor, "pairs heads window d_head"]
 KeysValues = tuple[Float[Tensor, "pairs heads prefix d_head"], Float[Tensor, "pairs heads prefix d_head"]]
 Part = Literal["heads", "mlp"]
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def run_block(
     plan.rotary.rotate(k)
     before = plan.prefix[layer]
     if before is not None:
+        q = q.clone()  # q, k and v share their memory: without this, all of it would be held beside the new k and v
         k, v = torch.cat([before[0], k], dim=2), torch.cat([before[1], v], dim=2)
     pattern, out = attention(q, k, v, plan.mask[:, :, w - asking :])
     heads = out.transpose(1, 2).contiguous()
@@ -156,7 +158,15 @@ def constant_input(weights: Weights, layout: Layout) -> Residual | float:
 
 def run(weights: Weights, embedding: Residual, plan: Plan) -> Run:
     """A forward pass over the window, from the embeddings of its columns."""
-    return _go_on(weights, embedding, (), embedding + constant_input(weights, plan.layout), plan)
+    blocks, final = run_keeping(weights, embedding, plan, lambda block: block)
+    return Run(embedding, tuple(blocks), final)
+
+
+def run_keeping(
+    weights: Weights, embedding: Residual, plan: Plan, keep: Callable[[BlockRun], Kept]
+) -> tuple[list[Kept], Float[Tensor, "pairs d_model"]]:
+    """A forward pass of which only what `keep` takes of each block stays in memory, and the residual at its end."""
+    return _go_on(weights, (), embedding + constant_input(weights, plan.layout), plan, keep)
 
 
 def run_between(weights: Weights, clean: Run, corrupted: Run, plan: Plan, layer: int, part: Part, alpha: float) -> Run:
@@ -171,18 +181,23 @@ def run_between(weights: Weights, clean: Run, corrupted: Run, plan: Plan, layer:
     after = x.resid[:, -x.mlp.out.shape[1] :] + write_heads(block, here.heads)
     if part == "heads" and not a.parallel:
         here = replace(here, mlp=run_mlp(a, block, after))
-    return _go_on(weights, clean.embed, (*clean.blocks[:layer], here), after + here.mlp.out, plan)
+    done = (*clean.blocks[:layer], here)
+    blocks, final = _go_on(weights, done, after + here.mlp.out, plan, lambda block: block)
+    return Run(clean.embed, tuple(blocks), final)
 
 
-def _go_on(weights: Weights, embedding: Residual, done: tuple[BlockRun, ...], resid: Residual, plan: Plan) -> Run:
+def _go_on(
+    weights: Weights, done: tuple[Kept, ...], resid: Residual, plan: Plan, keep: Callable[[BlockRun], Kept]
+) -> tuple[list[Kept], Float[Tensor, "pairs d_model"]]:
     """Run the blocks that are not done yet."""
     last = weights.architecture.n_layers - 1
     blocks = list(done)
     for layer in range(len(done), last + 1):
         asking = resid.shape[1] if layer < last else 1
         block, resid = run_block(weights.architecture, weights.blocks[layer], resid, plan, layer, asking)
-        blocks.append(block)
-    return Run(embedding, tuple(blocks), resid[:, -1])
+        blocks.append(keep(block))
+        del block
+    return blocks, resid[:, -1]
 
 
 def plan_runs(

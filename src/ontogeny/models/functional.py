@@ -19,14 +19,18 @@ def normalise(architecture: Architecture, x: Float[Tensor, "*rows d_model"]) -> 
 
 
 def normalise_back(
-    architecture: Architecture, grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, normed: Tensor
+    architecture: Architecture, grad: Float[Tensor, "*rows d_model"], normed: Tensor, rstd: Tensor
 ) -> Float[Tensor, "*rows d_model"]:
-    """Gradient with respect to x of a norm whose output has gradient `grad`."""
-    if architecture.norm == "layer":  # the fused kernel takes strided means and sigmas for dense ones
-        assert mean.is_contiguous(), "means must be dense"
-        assert rstd.is_contiguous(), "sigmas must be dense"
-        keep = [True, False, False]
-        return torch.ops.aten.native_layer_norm_backward(grad, x, [x.shape[-1]], mean, rstd, None, None, keep)[0]
+    """Gradient with respect to the input of a norm whose output is `normed` and has gradient `grad`.
+
+    With g the gradient and y the output: ``rstd * (g - mean(g) - y * mean(g * y))``; RMSNorm is without the first
+    mean. The output is its own normalised input (mean 0, sigma 1), so that the fused kernel needs no other.
+    """
+    if architecture.norm == "layer":
+        keep, rows = [True, False, False], grad.shape[:-1]
+        mean, one = rstd.new_zeros(*rows, 1), rstd.new_ones(*rows, 1)
+        back = torch.ops.aten.native_layer_norm_backward(grad, normed, [grad.shape[-1]], mean, one, None, None, keep)
+        return back[0].mul_(rstd)
     along = (grad * normed).mean(dim=-1, keepdim=True)
     return torch.addcmul(grad, normed, along, value=-1.0).mul_(rstd)
 

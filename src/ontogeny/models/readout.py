@@ -35,12 +35,12 @@ class Readout:
 
     def gradient(self, final: Float[Tensor, "pairs d_model"]) -> Float[Tensor, "pairs d_model"]:
         """Gradient of each example's own metric with respect to its residual, before the final norm."""
-        normed, mean, rstd = normalise(self.weights.architecture, final)
+        normed, _, rstd = normalise(self.weights.architecture, final)
         grad = self.direction
         if grad is None:
             logits = torch.addmm(self.weights.unembed_bias, normed, self.weights.unembed)
             grad = metric_gradient(logits, self.batch) @ self.weights.unembed.T
-        return normalise_back(self.weights.architecture, grad, final, mean, rstd, normed)
+        return normalise_back(self.weights.architecture, grad, normed, rstd)
 
 
 def readout(weights: Weights, batch: PairBatch) -> Readout:

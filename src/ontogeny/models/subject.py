@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ontogeny.core.errors import BadCheckpoint, UnsupportedModel
+from ontogeny.core.errors import BadCheckpoint, ImpossibleRequest, UnsupportedModel
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import PairBatch
 from ontogeny.core.results import ModelFacts
@@ -113,10 +113,49 @@ def pair_logits(
 
 
 def pairs_within(subject: Subject, batch: PairBatch, budget: int = 2**30) -> int:
-    """How many pairs of this batch can be worked on at once, so that all writers' outputs fit into `budget` bytes."""
+    """How many pairs of this batch can be worked on at once, so that all writers' outputs fit into `budget` bytes.
+
+    This is the measure for evaluating circuits; attribution has its own (`attribution.base.pairs_at_once`).
+    """
     a = subject.architecture
     one = 1.5 * subject.graph.n_writers * batch.clean.shape[1] * a.d_model * subject.weights.embed.element_size()
     return max(1, min(len(batch), int(budget / one)))
+
+
+def check_batch(subject: Subject, batch: PairBatch) -> None:
+    """Refuse prompt pairs that this model cannot be asked about, before any work is done on them.
+
+    Raises:
+        ImpossibleRequest: no pairs; clean and corrupted differ in shape; a length, token or answer out of range; or an
+            example whose metric is constant, because its correct and incorrect answers cancel out.
+    """
+    if len(batch) == 0:
+        raise ImpossibleRequest("There are no prompt pairs: at least one is needed.")
+    if batch.clean.shape != batch.corrupted.shape or len(batch.clean) != len(batch):
+        raise ImpossibleRequest(
+            f"Clean and corrupted prompts must have the same number of tokens: got {tuple(batch.clean.shape)} and "
+            f"{tuple(batch.corrupted.shape)} for {len(batch)} pairs."
+        )
+    longest = min(batch.clean.shape[1], subject.architecture.context)
+    if not (int(batch.lengths.min()) >= 1 and int(batch.lengths.max()) <= longest):
+        raise ImpossibleRequest(
+            f"Prompts of {int(batch.lengths.min())} to {int(batch.lengths.max())} tokens: they must have 1 to "
+            f"{longest}."
+        )
+    for name, ids in (("token", batch.clean), ("token", batch.corrupted), ("answer", batch.answer_ids)):
+        if int(ids.min()) < 0 or int(ids.max()) >= subject.architecture.vocab:
+            raise ImpossibleRequest(
+                f"A prompt pair holds the {name} {int(ids.max() if ids.min() >= 0 else ids.min())}, but the vocabulary "
+                f"of {subject.source} has the ids 0 to {subject.architecture.vocab - 1}."
+            )
+    same = batch.answer_ids[:, :, None] == batch.answer_ids[:, None, :]
+    constant = ((same * batch.answer_weights[:, None, :]).sum(dim=-1) == 0).all(dim=1)
+    if bool(constant.any()):
+        raise ImpossibleRequest(
+            f"The metric of {int(constant.sum())} of {len(batch)} examples is constant, the first of them example "
+            f"{int(constant.nonzero()[0])}: their correct and incorrect answers cancel out. Give each at least one "
+            "answer that is only correct or only incorrect."
+        )
 
 
 def load_subject(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Subject:
@@ -128,24 +167,24 @@ def load_subject(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = 
     """
     folder = Path(path)
     model = _load_model(folder, dtype)
-    for name, weight in model.state_dict().items():
-        if not bool(weight.isfinite().all()):
-            bad = int((~weight.isfinite()).sum())
-            raise BadCheckpoint(
-                f"{_weight_files(folder)}: {bad} of {weight.numel()} numbers of {name} are not finite. "
-                "Make or download this checkpoint again."
-            )
+    _refuse_not_finite(model, _weight_files(folder))
     tokenizer_file = folder / "tokenizer.json"
     tokenizer = FileTokenizer(tokenizer_file) if tokenizer_file.is_file() else None
-    return subject_of(model.to(device), source=str(path), tokenizer=tokenizer)
+    return _checked(model.to(device), str(path), tokenizer)
 
 
 def subject_of(model: Any, *, source: str = "a model in memory", tokenizer: FileTokenizer | None = None) -> Subject:
     """A Hugging Face model in memory as a subject, checked against its own forward pass.
 
     Raises:
+        BadCheckpoint: weights are not finite.
         UnsupportedModel: the engine does not describe this family, or the checks of this module fail.
     """
+    _refuse_not_finite(model, source)
+    return _checked(model, source, tokenizer)
+
+
+def _checked(model: Any, source: str, tokenizer: FileTokenizer | None) -> Subject:
     model = model.eval().requires_grad_(False)
     subject = Subject(read_weights(model), tokenizer, sum(p.numel() for p in model.parameters()), source)
     check_subject(subject, model)
@@ -179,6 +218,16 @@ def _compare(subject: Subject, ours: Tensor, theirs: Tensor, what: str) -> None:
             f"{subject.source}: {what}: largest difference from the Hugging Face forward pass {difference:.2e} "
             f"at a scale of {scale:.2e} ({subject.dtype}). Its blocks are not as ontogeny/models/families.py says."
         )
+
+
+def _refuse_not_finite(model: Any, where: str) -> None:
+    for name, weight in model.state_dict().items():
+        if not bool(weight.isfinite().all()):
+            bad = int((~weight.isfinite()).sum())
+            raise BadCheckpoint(
+                f"{where}: {bad} of {weight.numel()} numbers of {name} are not finite. "
+                "Make or download this checkpoint again."
+            )
 
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:

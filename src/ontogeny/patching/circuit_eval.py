@@ -27,7 +27,7 @@ from ontogeny.core.pairs import PairBatch
 from ontogeny.models.forward import Plan, embed, run
 from ontogeny.models.functional import activate, normalise
 from ontogeny.models.readout import readout
-from ontogeny.models.subject import Subject, align_pairs, pairs_within
+from ontogeny.models.subject import Subject, align_pairs, check_batch, pairs_within
 from ontogeny.patching.reference import Ablation, Reference, ReferenceBlock, reference_run
 
 REFERENCE = 0
@@ -49,7 +49,11 @@ class CircuitEvaluator:
             batch: the prompt pairs of one split.
             ablation: what edges outside a circuit carry (`ontogeny.patching.reference`).
             batch_pairs: pairs worked on at once; None: as many as fit. ``mean`` always takes all.
+
+        Raises:
+            ImpossibleRequest: the batch does not fit the model (`check_batch`).
         """
+        check_batch(subject, batch)
         size = batch_pairs or pairs_within(subject, batch)
         size = len(batch) if ablation == "mean" else size
         self.graph = subject.graph

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from ontogeny.attribution import METHODS, score_edges
-from ontogeny.attribution.base import AttributionSettings, score_edges_by_example
+from ontogeny.attribution import METHODS, base, score_edges
+from ontogeny.attribution.base import AttributionSettings, pairs_at_once, score_edges_by_example
 from ontogeny.attribution.eap_ig import path_points
+from ontogeny.attribution.path import WORKSPACE, bytes_per_pair
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import Metric, PairBatch
@@ -177,12 +178,44 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return max(itertools.accumulate(change for _, change in changes))
 
 
-def test_memory_is_bounded_by_the_writers_differences():
-    """Beside them: one run, gradients as wide as a head, and the readers of one block at a time."""
-    subject, batch = neox_subject(layers=6, heads=8, d_head=8, double=False), random_batch(pairs=40, tokens=16, first=0)
-    differences = subject.graph.n_writers * 40 * 16 * subject.architecture.d_model * 4
-    peak = peak_bytes(lambda: score_edges(subject, batch, AttributionParams(steps=5)))
-    assert differences < peak < 3 * differences
+MEMORY = {
+    "many narrow heads": {"layers": 6, "heads": 8, "d_head": 8},
+    "few heads": {"layers": 3, "heads": 2, "d_head": 16},
+    "sequential": {"layers": 4, "heads": 4, "d_head": 8, "parallel": False},
+}
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("first", [0, 9])
+@pytest.mark.parametrize("kind", MEMORY)
+def test_memory_is_what_the_estimate_says(kind: str, first: int, steps: int):
+    """The estimate is of the worst case: every token differs; and it must not be so high that it wastes memory."""
+    subject, batch = neox_subject(**MEMORY[kind], double=False), random_batch(pairs=40, tokens=16, first=first)
+    estimate = 40 * bytes_per_pair(subject.architecture, 16, steps, 4)
+    peak = peak_bytes(lambda: score_edges(subject, batch, AttributionParams(steps=steps), batch_pairs=40))
+    assert peak < estimate + WORKSPACE["cpu"]
+    if first == 0:
+        assert peak > 0.6 * estimate
+
+
+@pytest.mark.parametrize("kind", MEMORY)
+def test_memory_is_bounded_by_what_the_writers_write(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """At most one and a half times, where that is not little anyway."""
+    monkeypatch.setattr(base, "UNBOUNDED", 0)
+    monkeypatch.setitem(WORKSPACE, "cpu", 2**16)
+    subject, batch = neox_subject(**MEMORY[kind], double=False), random_batch(pairs=40, tokens=16, first=0)
+    written = subject.graph.n_writers * 40 * 16 * subject.architecture.d_model * 4
+    at_once = pairs_at_once(subject, batch, AttributionParams())
+    peak = peak_bytes(lambda: score_edges(subject, batch, AttributionParams()))
+    assert 1 < at_once < 40
+    assert 0.3 * written < peak < 1.5 * written
+
+
+def test_parts_are_even_and_fit_the_budget():
+    subject, batch = neox_subject(), random_batch(pairs=9)
+    one = bytes_per_pair(subject.architecture, 7, 5, 8)
+    at_once = [pairs_at_once(subject, batch, AttributionParams(), budget) for budget in (1, 4 * one, 8 * one, 2**30)]
+    assert at_once == [1, 3, 5, 9]
 
 
 class Crowded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ontogeny.core.errors import BadCheckpoint, UnsupportedModel
+from ontogeny.attribution import NodeSettings, score_edges, score_nodes
+from ontogeny.core.errors import BadCheckpoint, ImpossibleRequest, UnsupportedModel
 from ontogeny.core.graph import GraphSpec
 from ontogeny.models.forward import embed, plan_runs, run
 from ontogeny.models.layout import right_align
-from ontogeny.models.subject import align_pairs, check_subject, load_subject, pair_logits, pairs_within, subject_of
+from ontogeny.models.subject import (
+    align_pairs,
+    check_batch,
+    check_subject,
+    load_subject,
+    pair_logits,
+    pairs_within,
+    subject_of,
+)
+from ontogeny.params import AttributionParams
+from ontogeny.patching import CircuitEvaluator
 from support.engine import NaiveNeoX, neox_model, neox_subject, random_batch, see_all
 
 
@@ -160,3 +172,48 @@ def test_other_logits_are_refused():
     wrong = replace(subject, weights=replace(subject.weights, unembed=subject.weights.unembed * 1.01))
     with pytest.raises(UnsupportedModel, match="the logits differ"):
         check_subject(wrong, neox_model())
+
+
+def test_weights_in_memory_that_are_not_finite_are_refused():
+    model = copy.deepcopy(neox_model())
+    model.gpt_neox.final_layer_norm.weight.data[2] = float("nan")
+    with pytest.raises(BadCheckpoint, match=r"a model in memory: 1 of 24 numbers of .*final_layer_norm\.weight"):
+        subject_of(model)
+
+
+GOOD = random_batch()
+CANCELLING = GOOD.answer_ids.clone()
+CANCELLING[3] = CANCELLING[3, 0]
+BAD = {
+    "no pairs": (GOOD.take(slice(0, 0)), "no prompt pairs"),
+    "unequal lengths": (
+        replace(GOOD, corrupted=GOOD.corrupted[:, :6]),
+        r"same number of tokens: got \(5, 7\) and \(5, 6\)",
+    ),
+    "too long": (replace(GOOD, lengths=GOOD.lengths + 1), "of 8 to 8 tokens: they must have 1 to 7"),
+    "beyond the context": (
+        replace(random_batch(tokens=40), lengths=torch.full((5,), 40)),
+        "of 40 to 40 tokens: they must have 1 to 32",
+    ),
+    "an unknown token": (replace(GOOD, clean=GOOD.clean + 40), "holds the token .* has the ids 0 to 39"),
+    "a negative token": (replace(GOOD, corrupted=GOOD.corrupted - 40), "holds the token -"),
+    "an unknown answer": (replace(GOOD, answer_ids=GOOD.answer_ids + 40), "holds the answer .* has the ids 0 to 39"),
+    "a constant metric": (replace(GOOD, answer_ids=CANCELLING), "1 of 5 examples is constant, .* example 3"),
+    "no answer": (replace(GOOD, answer_weights=0 * GOOD.answer_weights), "5 of 5 examples is constant"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_pairs_that_make_no_sense_are_refused_before_any_work(kind: str, monkeypatch: pytest.MonkeyPatch):
+    batch, reason = BAD[kind]
+    subject = neox_subject()
+    check_batch(subject, GOOD)
+    for module in ("attribution.path", "patching.circuit_eval"):
+        monkeypatch.setattr(f"ontogeny.{module}.align_pairs", None)
+    for work in (
+        lambda: score_edges(subject, batch, AttributionParams()),
+        lambda: score_nodes(subject, batch, NodeSettings()),
+        lambda: CircuitEvaluator(subject, batch),
+    ):
+        with pytest.raises(ImpossibleRequest, match=reason):
+            work()
