@@ -26,47 +26,12 @@ from ontogeny.patching.path_patching import (
     head_readers,
 )
 from support.engine import NaiveNeoX, naive_metric, neox_model, neox_subject, random_batch, see_all, shake
+from support.naive_paths import attention_row, naive_paths
 
 EXACT = {"atol": 1e-11, "rtol": 0.0}
 """Both sides in float64 throughout; values are near 1 and go through a few hundred roundings."""
 HUGGING_FACE = {"atol": 5e-6, "rtol": 0.0}
 """Hugging Face computes rotary angles, softmax and RMSNorm in float32, and metrics here are near 10."""
-
-
-def naive_paths(
-    model: Any, batch: PairBatch, receivers: list[int], senders: list[Senders], *, freeze: bool, at_end: bool
-) -> Tensor:
-    """METHODS 7.1 word for word, one prompt and one set of senders at a time: ``[senders, pairs]``."""
-    naive = NaiveNeoX(model)
-    mlps = {naive.graph.mlp_writer(layer) for layer in range(naive.L)}
-    values = torch.empty(len(senders), len(batch), dtype=torch.float64)
-    for row in range(len(batch)):
-        n = int(batch.lengths[row])
-        inputs = [naive.embed(tokens[row, :n]) for tokens in (batch.clean, batch.corrupted)]
-        clean, corrupted = (naive.run(x, see_all)[0] for x in inputs)
-        for place, sending in enumerate(senders):
-            heard: dict[int, Tensor] = {}
-
-            def write(u: int, z: Tensor, sending: Senders = sending, now: Any = clean, then: Any = corrupted) -> Tensor:
-                if u in sending:
-                    return then[u]
-                return z if u in mlps and not freeze else now[u]
-
-            def listen(reader: int, written: list[Tensor], bias: Tensor, heard: dict[int, Tensor] = heard) -> Tensor:
-                heard[reader] = see_all(reader, written, bias)
-                return heard[reader]
-
-            naive.run(corrupted[0] if 0 in sending else clean[0], listen, write)
-
-            def respond(reader: int, written: list[Tensor], bias: Tensor, heard: dict[int, Tensor] = heard) -> Tensor:
-                own = see_all(reader, written, bias)
-                if reader not in receivers:
-                    return own
-                return torch.cat([own[:-1], heard[reader][-1:]]) if at_end else heard[reader]
-
-            _, logits = naive.run(clean[0], respond)
-            values[place, row] = naive_metric(logits[-1], batch, row)
-    return values
 
 
 def some_senders(graph: GraphSpec) -> list[Senders]:
@@ -205,30 +170,16 @@ def test_watched_attention_is_that_of_the_patched_run():
         inputs = [naive.embed(tokens[row, :n]) for tokens in (batch.clean, batch.corrupted)]
         now, then = (naive.run(x, see_all)[0] for x in inputs)
         for place, head in enumerate(watch.heads):
-            rows = _attention_row(naive, now, now, head)
+            rows = attention_row(naive, now, now, head)
             torch.testing.assert_close(clean[row, place], rows[[0, 2]], **EXACT)
         moved = [*now]
         moved[subject.graph.head_writer(0, 1)] = then[subject.graph.head_writer(0, 1)]
-        rows = _attention_row(naive, moved, now, (1, 2))
+        rows = attention_row(naive, moved, now, (1, 2))
         moves.append(float((rows[[0, 2]] - clean[row, 0]).abs().max()))
         frozen = patcher.patch(receivers, at_end=True, watch=watch, freeze_mlps=True).attention
         torch.testing.assert_close(frozen[1, row, 0], rows[[0, 2]], **EXACT)
     assert max(moves) > 1e-3
     torch.testing.assert_close(found[6:], clean.expand(3, -1, -1, -1), **EXACT)
-
-
-def _attention_row(naive: NaiveNeoX, asked: list[Tensor], clean: list[Tensor], head: tuple[int, int]) -> Tensor:
-    """Where a head looks from the last token: its query reads `asked`, its keys `clean` writers."""
-    at, h = head
-    layer, size = naive.model.gpt_neox.layers[at], naive.d_head
-    bias = sum(b.attention.dense(naive._value_bias(b)) for b in naive.model.gpt_neox.layers[:at])
-    parts = []
-    for slot, writers in enumerate((asked, clean)):
-        seen = layer.input_layernorm(sum(writers[: naive.graph.writers_before(at)]) + bias)
-        rows = slice((3 * h + slot) * size, (3 * h + slot + 1) * size)
-        joint = layer.attention.query_key_value
-        parts.append(naive._rotate(seen @ joint.weight[rows].T + joint.bias[rows]))
-    return (parts[0][-1] @ parts[1].T / size**0.5).softmax(-1)
 
 
 def test_impossible_requests_say_what_is_wrong():
