@@ -165,9 +165,9 @@ class BehaviourParams(Section):
 class AttributionParams(Section):
     """How edges are scored (METHODS 3.4)."""
 
-    method: Literal["eap", "eap_ig", "eap_ig_activations", "clean_corrupted", "exact"] = "eap_ig"
+    method: Literal["eap", "eap_ig", "eap_ig_activations", "ceap", "clean_corrupted", "exact"] = "eap_ig"
     steps: Annotated[int, Field(ge=1, le=1000)] = 5
-    """m: points of each path of `eap_ig` and `eap_ig_activations`; the other methods do not use it."""
+    """m: points of each path of `eap_ig`, `eap_ig_activations` and `ceap`; the other methods do not use it."""
     rule: Literal["right", "left", "midpoint"] = "right"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,22 @@ from ontogeny.attribution import METHODS, base, score_edges
 from ontogeny.attribution.base import AttributionSettings, pairs_at_once, score_edges_by_example
 from ontogeny.attribution.eap_ig import path_points
 from ontogeny.attribution.path import WORKSPACE, bytes_per_pair
+from ontogeny.core.behaviour import metric_values
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import Metric, PairBatch
 from ontogeny.models.subject import Subject
 from ontogeny.params import AttributionParams
-from support.engine import naive_circuit, naive_scores, neox_model, neox_subject, random_batch
+from support.engine import (
+    NaiveNeoX,
+    naive_circuit,
+    naive_metric,
+    naive_scores,
+    neox_model,
+    neox_subject,
+    random_batch,
+    see_all,
+)
 
 INPUT = (0,)
 ALPHAS = {
@@ -111,6 +122,61 @@ def test_the_inputs_row_is_complete_as_m_grows():
     assert abs(change) > 0.05
     assert abs(row(64) - change) < 2e-3 * abs(change)
     assert abs(row(1) - change) > 10 * abs(row(64) - change)
+
+
+def naive_ceap(model: Any, batch: PairBatch, steps: int, offset: float) -> Tensor:
+    """Conductance by its definition: autograd at a point of each part, and what the writers did on that part."""
+    naive, found = NaiveNeoX(model), []
+    for row in range(len(batch)):
+        n = int(batch.lengths[row])
+        clean, corrupted = (naive.embed(tokens[row, :n]) for tokens in (batch.clean, batch.corrupted))
+        total = torch.zeros(naive.graph.n_writers, naive.graph.n_readers, dtype=torch.float64)
+        for k in range(steps):
+            ends = [naive.run(torch.lerp(corrupted, clean, i / steps), see_all)[0] for i in (k, k + 1)]
+            probes: dict[int, Tensor] = {}
+
+            def see(reader: int, written: list[Tensor], bias: Tensor, probes: dict[int, Tensor] = probes) -> Tensor:
+                probes[reader] = torch.zeros_like(bias, requires_grad=True)
+                return see_all(reader, written, bias) + probes[reader]
+
+            _, logits = naive.run(torch.lerp(corrupted, clean, (k + offset) / steps), see)
+            gradients = torch.autograd.grad(naive_metric(logits[-1], batch, row), list(probes.values()))
+            for reader, gradient in zip(probes, gradients):
+                for writer in naive.graph.real_edges[:, reader].nonzero().flatten().tolist():
+                    total[writer, reader] += ((ends[1][writer] - ends[0][writer]) * gradient).sum()
+        found.append(total)
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(("rule", "offset"), [("left", 0.0), ("midpoint", 0.5), ("right", 1.0)])
+@pytest.mark.parametrize("parallel", [True, False])
+def test_conductance_is_that_of_the_definition(parallel: bool, rule: Any, offset: float):
+    batch = random_batch(padded=True, tokens=8)
+    settings = AttributionParams(method="ceap", steps=3, rule=rule)
+    ours = score_edges_by_example(neox_subject(parallel=parallel), batch, settings)
+    expected = naive_ceap(neox_model(parallel=parallel), batch, 3, offset)
+    assert expected.abs().max() > 1e-2
+    torch.testing.assert_close(ours, expected, atol=1e-12, rtol=0)
+
+
+def test_conductance_is_complete_at_both_ends_and_eap_ig_at_one():
+    """Into the logits, the differences of the parts telescope to the change of the metric; EAP-IG's do not."""
+    subject, batch = neox_subject(), random_batch()
+    clean, corrupted = (
+        metric_values(subject.logits(tokens, batch.lengths), batch) for tokens in (batch.clean, batch.corrupted)
+    )
+    change = float((clean - corrupted).mean())
+
+    def sums(method: Any, steps: int) -> tuple[float, float]:
+        values = score_edges(subject, batch, AttributionParams(method=method, rule="midpoint", steps=steps)).values
+        return float(values[0].sum()), float(values[:, -1].sum())
+
+    assert abs(change) > 0.05
+    for end in sums("ceap", 64):
+        assert abs(end - change) < 2e-3 * abs(change)
+    assert abs(sums("eap_ig", 64)[1] - change) > 1e-2 * abs(change)
+    one, eap_ig = (score_edges(subject, batch, AttributionParams(method=m, steps=1)).values for m in ("ceap", "eap_ig"))
+    torch.testing.assert_close(one, eap_ig, atol=1e-13, rtol=0)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
