@@ -12,10 +12,20 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ontogeny.figures.algorithm import algorithm_rows, draw_algorithm, draw_repair, repair_rows
+from ontogeny.figures.algorithm_circuit import algorithm_circuit_rows, draw_algorithm_circuit
 from ontogeny.figures.bundle import draw_bundle, open_bundle
 from ontogeny.figures.curve import curve_rows, draw_curve, draw_final_curves, final_curve_rows
 from ontogeny.figures.diagram import diagram_rows, draw_diagram
 from ontogeny.figures.overview import draw_overview, overview_rows
+from ontogeny.figures.roles import (
+    component_rows,
+    draw_components,
+    draw_heads,
+    draw_role_map,
+    head_rows,
+    role_map_rows,
+)
 from ontogeny.figures.style import Format, render, styled
 from ontogeny.figures.training import (
     behaviour_rows,
@@ -134,6 +144,46 @@ FIGURES: dict[str, FigureKind] = {
             lambda records, _: _final_circuits(records),
             draw_diagram,
             split_by=("task", "member"),
+        ),
+        FigureKind(
+            "components",
+            "Head roles: for each model the head that comes first, among the heads of the task's circuits.",
+            component_rows,
+            draw_components,
+        ),
+        FigureKind(
+            "component_heads",
+            "Head roles: the heads of one model that get furthest; the same head has the same colour.",
+            head_rows,
+            draw_heads,
+            split_by=("member",),
+        ),
+        FigureKind(
+            "role_map",
+            "Which head holds which role, over training.",
+            role_map_rows,
+            draw_role_map,
+            split_by=("member",),
+        ),
+        FigureKind(
+            "algorithm",
+            "IOI: the share of the effect on the logits, on the name movers' queries and on the S-inhibition heads' "
+            "values that the heads with the right role carry, beside its null.",
+            algorithm_rows,
+            draw_algorithm,
+        ),
+        FigureKind(
+            "algorithm_circuit",
+            "IOI as roles at the end of training: the heads that were found, and their path effects.",
+            algorithm_circuit_rows,
+            draw_algorithm_circuit,
+            split_by=("member",),
+        ),
+        FigureKind(
+            "self_repair",
+            "What the other heads take over when the leading heads of a role are ablated (IOI).",
+            repair_rows,
+            draw_repair,
         ),
     )
 }
