@@ -4,6 +4,7 @@
 and one row a model and task. Nothing here reads a disk, a tracker or a clock.
 """
 
+from ontogeny.series.emergence import Emergence, emergence_table, emergences, onsets
 from ontogeny.series.mechanism import (
     METRICS,
     algorithm_quantity,
@@ -12,7 +13,7 @@ from ontogeny.series.mechanism import (
     mechanism_measures,
     role_quantity,
 )
-from ontogeny.series.onset import Onset, onset, onsets
+from ontogeny.series.onset import Onset, onset
 from ontogeny.series.palette import scale_colours
 from ontogeny.series.quantities import (
     HEADLINE_SPLITS,
@@ -32,6 +33,7 @@ __all__ = [
     "COLUMNS",
     "HEADLINE_SPLITS",
     "METRICS",
+    "Emergence",
     "Measure",
     "Onset",
     "Trajectory",
@@ -39,6 +41,8 @@ __all__ = [
     "behaviour_quantity",
     "circuit_heads",
     "dvc_metrics",
+    "emergence_table",
+    "emergences",
     "ewma",
     "faithfulness_quantity",
     "final_step",

@@ -10,7 +10,7 @@ import pandas as pd
 from ontogeny.core.circuit import Selection
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
-from ontogeny.series.onset import onsets
+from ontogeny.series.emergence import onsets
 from ontogeny.series.roles import handovers, role_onsets, role_turnover
 from ontogeny.series.similarity import similarity
 from ontogeny.series.summary import summary

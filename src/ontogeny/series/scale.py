@@ -1,0 +1,148 @@
+"""Onsets across scale (METHODS 0, C1): differences in octaves of tokens, their trend, and where it ends."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from ontogeny.params import TrajectoryParams
+from ontogeny.series.emergence import Emergence
+
+EQUIVALENCE: Final = 0.90
+"""Confidence of the interval that must lie within a margin for two onsets to be called alike (METHODS 0.1)."""
+MARGIN: Final = 1.0
+"""Octaves (METHODS 0.1, C1)."""
+_GROUP: Final = ("suite", "task", "quantity")
+
+
+@dataclass(frozen=True)
+class ScaleOnset:
+    """The onset of one quantity at one scale: the mean over its seeds."""
+
+    scale: str
+    parameters: float
+    seeds: int
+    never: int
+    """Seeds without an onset, or with one before the first checkpoint: their place is unknown."""
+    draws: Float[np.ndarray, " resamples"] | None
+    """log2 tokens; seeds are drawn again in each resample. None if no seed has an onset."""
+
+
+def onset_differences(found: Sequence[Emergence], params: TrajectoryParams) -> pd.DataFrame:
+    """Every pair of scales of a suite, task and quantity: the larger one's onset minus the smaller one's, in octaves.
+
+    `octaves` < 0: the larger model is earlier. The interval `low`, `high` has the params' confidence, `low_90` and
+    `high_90` are for the test of likeness: `alike` is True if they lie within ±1 octave, False if wholly outside, and
+    missing in between. With one seed a scale the intervals leave out the noise between training runs.
+    """
+    rows = []
+    for who, scales in _groups(found, params):
+        for a, b in itertools.combinations(scales, 2):
+            rows.append(who | _pair(a, b, params))
+    columns = [
+        *_GROUP, "smaller", "larger", "smaller_parameters", "larger_parameters", "smaller_seeds", "larger_seeds",
+        "octaves", "low", "high", "low_90", "high_90", "alike", "status",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).astype({"alike": "boolean"})
+
+
+def onset_trend(found: Sequence[Emergence], params: TrajectoryParams) -> pd.DataFrame:
+    """One row a suite, task and quantity: the onset against log parameters, and the scale where it stops falling.
+
+    `slope` is in octaves of tokens an octave of parameters (least squares over scales). `stops_at` is the smallest
+    scale that no larger scale is earlier than, by an interval of their difference that lies below 0; `unseen` is how
+    many octaves earlier a larger scale may still be by that interval. `status`: `stops`, `falls on` (the largest scale
+    is the only one like that), or `undecided` with fewer than 2 scales that have an onset.
+    """
+    rows = []
+    for who, scales in _groups(found, params):
+        known = [each for each in scales if each.draws is not None and math.isfinite(each.parameters)]
+        counts: dict[str, Any] = {"scales": len(scales), "with_onset": sum(each.draws is not None for each in scales)}
+        counts["without"] = ", ".join(each.scale for each in scales if each.draws is None)
+        rows.append(who | counts | (_trend(known, params) if len(known) > 1 else {"status": "undecided"}))
+    columns = [
+        *_GROUP, "scales", "with_onset", "without", "slope", "slope_low", "slope_high", "stops_at", "unseen", "status",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _groups(found: Sequence[Emergence], params: TrajectoryParams) -> Iterator[tuple[dict[str, Any], list[ScaleOnset]]]:
+    """Who, and its scales from the smallest to the largest; groups of a single scale are left out."""
+    keyed: dict[tuple[Any, ...], dict[str, list[Emergence]]] = {}
+    for each in found:
+        key = tuple(each.who[name] for name in _GROUP)
+        keyed.setdefault(key, {}).setdefault(str(each.who["scale"]), []).append(each)
+    for key, by_scale in keyed.items():
+        if len(by_scale) > 1:
+            scales = [_at_scale(name, seeds, params) for name, seeds in by_scale.items()]
+            yield dict(zip(_GROUP, key)), sorted(scales, key=lambda s: (s.parameters, s.scale))
+
+
+def _at_scale(scale: str, seeds: Sequence[Emergence], params: TrajectoryParams) -> ScaleOnset:
+    size = seeds[0].who["parameters"]
+    parameters = math.inf if pd.isna(size) else float(size)
+    draws = [each.rise.draws for each in seeds if each.rise is not None]
+    if not draws:
+        return ScaleOnset(scale, parameters, 0, len(seeds), None)
+    stacked = np.stack(draws)
+    text = f"{scale}/" + "/".join(str(seeds[0].who[name]) for name in _GROUP)
+    rng = np.random.default_rng([params.seed, zlib.crc32(text.encode())])
+    drawn = rng.integers(len(stacked), size=(len(stacked), stacked.shape[1]))
+    means = np.take_along_axis(stacked, drawn, axis=0).mean(0)
+    return ScaleOnset(scale, parameters, len(draws), len(seeds) - len(draws), means)
+
+
+def _pair(a: ScaleOnset, b: ScaleOnset, params: TrajectoryParams) -> dict[str, Any]:
+    who = {
+        "smaller": a.scale,
+        "larger": b.scale,
+        "smaller_parameters": a.parameters,
+        "larger_parameters": b.parameters,
+        "smaller_seeds": a.seeds,
+        "larger_seeds": b.seeds,
+    }
+    if a.draws is None or b.draws is None:
+        without = ", ".join(each.scale for each in (a, b) if each.draws is None)
+        return who | {"alike": None, "status": f"no onset at {without}"}
+    difference = b.draws - a.draws
+    low, middle, high = _interval(difference, params.confidence)
+    least, _, most = _interval(difference, EQUIVALENCE)
+    inside, outside = least >= -MARGIN and most <= MARGIN, least > MARGIN or most < -MARGIN
+    numbers = {"octaves": middle, "low": low, "high": high, "low_90": least, "high_90": most}
+    return who | numbers | {"alike": True if inside else False if outside else None, "status": "measured"}
+
+
+def _trend(scales: Sequence[ScaleOnset], params: TrajectoryParams) -> dict[str, Any]:
+    size = np.log2([each.parameters for each in scales])
+    draws = np.stack([each.draws for each in scales if each.draws is not None])
+    centred = size - size.mean()
+    low, slope, high = _interval(centred @ draws / (centred @ centred), params.confidence)
+    at, unseen = _stops(draws, params.confidence)
+    row = {"slope": slope, "slope_low": low, "slope_high": high}
+    if at == len(scales) - 1:
+        return row | {"stops_at": "", "status": "falls on"}
+    return row | {"stops_at": scales[at].scale, "unseen": unseen, "status": "stops"}
+
+
+def _stops(draws: Float[np.ndarray, "scales resamples"], confidence: float) -> tuple[int, float]:
+    """First scale that no larger one is surely earlier than, and by how many octaves one may be earlier."""
+    for at in range(len(draws) - 1):
+        intervals = [_interval(later - draws[at], confidence) for later in draws[at + 1 :]]
+        if all(high >= 0 for _, _, high in intervals):
+            return at, max(0.0, -min(low for low, _, _ in intervals))
+    return len(draws) - 1, 0.0
+
+
+def _interval(draws: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """Percentile interval with the median in the middle."""
+    tail = (1 - confidence) / 2
+    low, middle, high = np.quantile(draws, [tail, 0.5, 1 - tail])
+    return float(low), float(middle), float(high)
