@@ -5,7 +5,7 @@ the roles of the circuit's heads, and how much of it has none that is known. Gre
 start year YY and write the years just after it, and whether MLPs raise the years that come later.
 
 What heads and MLPs write is read through the final norm at the scale of the clean run (its shift and the unembedding's
-bias left out), over the hundred two-digit years only.
+bias left out), over the hundred two-digit years only. As everywhere, the constant b_V W_O belongs to no head.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _lens(
     near, peaks, mlps = near.to(subject.device), [], []
     for block, seen in zip(weights.blocks, clean.blocks):
         project = block.out.view(a.n_heads, a.d_head, a.d_model) @ unembed
-        top = torch.einsum("nhd,hdy->nhy", seen.heads[:, -1], project).argmax(dim=-1)
+        top = torch.einsum("nhd,hdy->nhy", seen.heads[:, -1] - block.value_bias, project).argmax(dim=-1)
         peaks.append(near.gather(1, top).float().mean(dim=0))
         mlps.append(((seen.mlp.out[:, -1] * scale @ unembed) * contrast).sum(dim=1).mean())
     return torch.stack(peaks).cpu(), torch.stack(mlps).cpu()

@@ -40,7 +40,7 @@ def roles() -> Mapping[str, RoleScores]:
 
 
 def pairs() -> PairBatch:
-    return tokenize(hand_set.ioi().splits["discover"], "logit_diff", hand_set.tokenizer())
+    return tokenize(hand_set.ioi().splits["discover"][:8], "logit_diff", hand_set.tokenizer())
 
 
 def analyse(known: Mapping[str, RoleScores], batch: PairBatch | None = None) -> AlgorithmResult:
