@@ -226,5 +226,6 @@ def prepare_environment(server: bool) -> None:
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
     if server:
         quiet |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+        quiet["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # Two lines a run.
     for name, value in quiet.items():
         os.environ.setdefault(name, value)
