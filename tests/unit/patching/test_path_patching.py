@@ -397,3 +397,19 @@ def test_other_families_agree_with_hooks_on_their_modules(family: str, freeze: b
             torch.testing.assert_close(found[sender[0] * 4 + sender[1]], expected, **HUGGING_FACE)
             moves.append(float((expected - patcher.clean).abs().max()))
         assert max(moves) > 5 * HUGGING_FACE["atol"]
+
+
+def test_other_corrupted_prompts_share_the_clean_run():
+    subject, batch = neox_subject(layers=3), random_batch(pairs=4, tokens=8, padded=True)
+    other = replace(batch, corrupted=batch.corrupted.roll(1, 0).where(batch.corrupted != batch.clean, batch.clean))
+    receivers = RECEIVERS["many kinds"](subject.graph)
+    patcher = PathPatcher(subject, batch, batch_pairs=3)
+    found, fresh = patcher.against(other.corrupted), PathPatcher(subject, other)
+    torch.testing.assert_close(found.patch(receivers).metric, fresh.patch(receivers).metric, **EXACT)
+    torch.testing.assert_close(found.corrupted, fresh.corrupted, **EXACT)
+    torch.testing.assert_close(found.clean, patcher.clean)
+    assert (found.corrupted - patcher.corrupted).abs().max() > 1e-3
+    earlier = batch.clean.clone()
+    earlier[:, 0] = (earlier[:, 0] + 1) % 40
+    with pytest.raises(ImpossibleRequest, match="differ from the clean ones before"):
+        PathPatcher(subject, random_batch(pairs=4, tokens=8)).against(earlier)
