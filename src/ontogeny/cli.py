@@ -40,6 +40,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+tune_app = typer.Typer(help="Which settings find small, faithful, cheap circuits?", no_args_is_help=True)
+app.add_typer(tune_app, name="tune")
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="A file of params/, as for `study`.")]
 Profile = Annotated[
     str | None,
     typer.Argument(
@@ -145,6 +148,38 @@ def compare(
 
 
 @app.command()
+def series(
+    file: Annotated[Path, typer.Argument(help="CSV: model, step, tokens, task, metric, value, stderr.")],
+    columns: Annotated[
+        list[str] | None, typer.Option("--map", help="OURS=THEIRS,...: columns that have other names.")
+    ] = None,
+    constants: Annotated[
+        list[str] | None, typer.Option("--set", help="OURS=VALUE,...: columns that the file lacks.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and pictures; default series-NAME.")] = None,
+    tokens_per_step: Annotated[
+        float | None, typer.Option(help="Training tokens of a step; Pythia's are known.")
+    ] = None,
+    rule: Annotated[str, typer.Option(help="base_33, or cot_33 (circuits-over-time).")] = "base_33",
+    chance: Annotated[float, typer.Option(help="Value without ability, where no checkpoint is early enough.")] = 0.0,
+    sizes: Annotated[str, typer.Option(help="Metrics that are sizes: fluctuation, not onset.")] = "edges,nodes,size",
+) -> None:
+    """When abilities appear in anybody's checkpoints, how models differ, and how sizes fluctuate."""
+    from ontogeny.stages.series import examine, parse_pairs, print_findings, rule_params, write_findings
+
+    found = examine(
+        file,
+        rule_params(rule),
+        columns=parse_pairs(columns or [], "--map"),
+        constants=parse_pairs(constants or [], "--set"),
+        tokens_per_step=tokens_per_step,
+        chance=chance,
+        sizes=[name.strip() for name in sizes.split(",")],
+    )
+    print_findings(found, write_findings(found, out or Path(f"series-{file.stem}")))
+
+
+@app.command()
 def doctor(profile: Profile = None) -> None:
     """Check what a study needs on this machine, and say what to do; exit code 2 if something would stop it."""
     from ontogeny.stages.doctor import examine, print_findings
@@ -171,6 +206,67 @@ def ui(
     study = _open(None)
     command = ui_command(study.places.project, uri=study.params.tracking.uri, host=host, port=port)
     os.execvp(command[0], list(command))
+
+
+@tune_app.command("run")
+def tune_run(
+    task: Annotated[str, typer.Argument(help="A task of the study.")],
+    mode: Annotated[str, typer.Option(help="multi (edges, passes, faithfulness), single (edges), or grid.")] = "multi",
+    trials: Annotated[int, typer.Option(help="Finished trials at the end; a grid is done whole.")] = 40,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes; default: one a core.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the study; default: STUDY-TASK-MODE.")] = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="MEMBER@STEP, MEMBER@last or MEMBER@60%; may be repeated.")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="A database's URL; default: a journal under .cache.")] = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Search settings that find small, faithful, cheap circuits; a study that was interrupted goes on."""
+    from ontogeny.stages.studies import publish_search, run_search
+    from ontogeny.stages.studies_shown import print_study
+
+    chosen = _open(profile)
+    record = run_search(
+        chosen, task, mode, name=name, trials=trials, workers=jobs, checkpoints=checkpoint or (), storage=storage
+    )
+    print_study(record)
+    if not publish_search(chosen, record.name):
+        raise typer.Exit(INCOMPLETE)
+
+
+@tune_app.command("show")
+def tune_show(
+    name: Annotated[str | None, typer.Argument(help="A study over settings; default: list them.")] = None,
+    trial: Annotated[int | None, typer.Option(help="One of its trials.")] = None,
+    profile: ProfileOption = None,
+) -> None:
+    """What a study over settings found."""
+    from ontogeny.records.tuning import read_tuning
+    from ontogeny.stages.studies import find_study
+    from ontogeny.stages.studies_shown import print_studies, print_study
+
+    chosen = _open(profile)
+    if name is None:
+        print_studies(chosen)
+    else:
+        print_study(read_tuning(find_study(chosen, name)), trial)
+
+
+@tune_app.command("adopt")
+def tune_adopt(
+    name: Annotated[str, typer.Argument(help="A study over settings.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the difference.")] = False,
+    profile: ProfileOption = None,
+) -> None:
+    """Write the setting that a study recommends into params.yaml (or the profile's file), and show the difference."""
+    from ontogeny.stages.adopt import adopt
+    from ontogeny.stages.reproduce import profile_file
+
+    chosen = _open(profile)
+    project = chosen.places.project
+    file = project / "params.yaml" if profile is None else profile_file(project, profile)
+    difference = adopt(chosen, name, file, write=not dry_run)
+    typer.echo(difference or f"{file.name} says so already.")
 
 
 def _open(profile: str | None, params: Path | None = None, *, prepare: bool = False) -> Study:

@@ -267,6 +267,8 @@ class TuningRecord:
     name: str
     task: str
     mode: Literal["grid", "multi", "single"]
+    dataset: str
+    """Digest of the task's data set."""
     target: float
     form: Literal["raw", "normalised"]
     """Of every faithfulness here."""

@@ -26,6 +26,9 @@ def publish_study(study: Study) -> PublishReport:
         OntogenyError: the store's address cannot be one, or the study has not been run.
     """
     records = read_records(study)
+    from ontogeny.stages.studies import tuning_projections
+    from ontogeny.tracking.trials import publish_tuning
+
     store = open_store(study.places.project, study.params.tracking.uri)
     pictures = Pictures(study.places.cache / "pictures")
     _draw(study, records, pictures)
@@ -37,9 +40,9 @@ def publish_study(study: Study) -> PublishReport:
         now=time.time(),
         finished_at=study.cache.finished_at,
         bundle=pictures.read,
-        commit=_commit(study.places.project),
+        commit=git_commit(study.places.project),
     )
-    report = publish(projection, store)
+    report = publish(projection, store).with_more(publish_tuning(tuning_projections(study), store))
     log.info(
         "MLflow, %s: %d runs added, %d were there, %d retired, %d unpublished.",
         " and ".join(report.experiments),
@@ -103,7 +106,7 @@ def _due(record: MemberRecord, pictures: Pictures) -> list[tuple[int, str]]:
     return [key for key in analysed if not pictures.path(record.fingerprints[key]).exists()]
 
 
-def _commit(project: Path) -> str | None:
+def git_commit(project: Path) -> str | None:
     """Git's HEAD, where there is one."""
     command = ["git", "-C", str(project), "rev-parse", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

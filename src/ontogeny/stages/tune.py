@@ -73,7 +73,13 @@ def tuning_places(study: Study, task: str, checkpoints: Sequence[str] = ()) -> t
     return tuple(places.values())
 
 
-def work(study: Study, spec: TuningSpec, jobs: Sequence[Job], trials: Callable[[], Sequence[Trial]]) -> list[Outcome]:
+def work(
+    study: Study,
+    spec: TuningSpec,
+    jobs: Sequence[Job],
+    trials: Callable[[], Sequence[Trial]],
+    workers: int | None = None,
+) -> list[Outcome]:
     """Do jobs on as many workers as the params say; then hold the circuits to be recommended against random ones.
 
     Args:
@@ -81,6 +87,7 @@ def work(study: Study, spec: TuningSpec, jobs: Sequence[Job], trials: Callable[[
         spec: the study over settings.
         jobs: what is to be done.
         trials: what has been tried, once the jobs are done.
+        workers: processes; none: as the params say.
     """
     from ontogeny.tuning.conclude import confirmations, learned
 
@@ -94,7 +101,7 @@ def work(study: Study, spec: TuningSpec, jobs: Sequence[Job], trials: Callable[[
     if not jobs and not (jobs := more()):
         return []
     with progress_of(f"Tuning {spec.name}", jobs) as progress:
-        return run_jobs(jobs, study.params.execution.n_jobs, progress, more)
+        return run_jobs(jobs, workers or study.params.execution.n_jobs, progress, more)
 
 
 def write_pictures(study: Study, folder: Path, record: TuningRecord) -> None:

@@ -10,7 +10,7 @@ import logging
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +31,7 @@ from ontogeny.tracking.views import saved_views, view_links
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,14 @@ class PublishReport:
         """Whether the store shows everything."""
         return not self.reason
 
+    def with_more(self, other: PublishReport) -> PublishReport:
+        """Both together."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in ("planned", *vars(Tally()))}
+        return PublishReport(self.uri, self.experiments + other.experiments, **sums, reason=self.reason or other.reason)
+
 
 @dataclass
-class _Tally:
+class Tally:
     """Counted while runs are written, so that a store that goes away half way is reported truly."""
 
     added: int = 0
@@ -84,7 +89,7 @@ class _Tally:
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class Shelf:
     """One experiment: its id, and what it holds."""
 
     experiment: str
@@ -100,34 +105,35 @@ def publish(projection: Projection, store: Store) -> PublishReport:
     """
     plan = list(projection.runs())
     names = tuple(f"{projection.study}/{kind}" for kind in KINDS)
-    tally = _Tally()
+    tally = Tally()
     reason = store.unreachable()
     if reason is None:
         try:
             with store.exclusive():
                 _project(projection, store, plan, tally)
-        except _store_errors() as error:
+        except store_errors() as error:
             reason = f"{store.uri}: {str(error).strip().splitlines()[0]}"
     if reason:
         log.warning("Not everything could be published: %s. Nothing is lost; `ontogeny publish` adds it later.", reason)
     return PublishReport(store.uri, names, len(plan), **vars(tally), reason=reason or "")
 
 
-def _project(projection: Projection, store: Store, plan: Sequence[PlannedRun], tally: _Tally) -> None:
+def _project(projection: Projection, store: Store, plan: Sequence[PlannedRun], tally: Tally) -> None:
     client = store.client()
-    shelves = {kind: _shelf(client, store, _experiment(client, store, projection, kind), tally) for kind in KINDS}
+    shelves = {kind: open_shelf(client, store, _experiment(client, store, projection, kind), tally) for kind in KINDS}
     tally.kept = sum(run.fingerprint in shelves[run.kind].finished for run in plan)
     for run in plan:
         if run.fingerprint not in shelves[run.kind].finished:
-            _write(client, shelves[run.kind].experiment, run.build())
+            write_run(client, shelves[run.kind].experiment, run.build())
             tally.added += 1
     for kind, shelf in shelves.items():
         _mark_current(client, shelf, {run.fingerprint for run in plan if run.kind == kind}, tally)
         if store.database is None and tally.added:
-            _shelf(client, store, shelf.experiment, tally)  # Another machine may have written the same meanwhile.
+            open_shelf(client, store, shelf.experiment, tally)  # Another machine may have written the same meanwhile.
 
 
-def _store_errors() -> tuple[type[Exception], ...]:
+def store_errors() -> tuple[type[Exception], ...]:
+    """What a store raises when it goes away."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -135,21 +141,41 @@ def _store_errors() -> tuple[type[Exception], ...]:
 
 
 def _experiment(client: MlflowClient, store: Store, projection: Projection, kind: str) -> str:
-    """Id of the experiment, which is made or brought back if need be, with its description and saved views."""
     name = f"{projection.study}/{kind}"
+    return open_experiment(client, store, name, lambda identity: experiment_tags(kind, identity, projection.tasks))
+
+
+def open_experiment(client: MlflowClient, store: Store, name: str, tags: Callable[[str], Mapping[str, str]]) -> str:
+    """Id of the experiment, which is made or brought back if need be, with its description and saved views."""
     found = client.get_experiment_by_name(name)
-    identity = client.create_experiment(name, store.artifact_location(name)) if found is None else found.experiment_id
-    if found is not None and found.lifecycle_stage == "deleted":
+    if found is None:
+        found = _created(client, store, name)
+    identity = found.experiment_id
+    if found.lifecycle_stage == "deleted":
         client.restore_experiment(identity)
-    for key, value in experiment_tags(kind, identity, projection.tasks).items():
-        if found is None or found.tags.get(key) != value:
+    for key, value in tags(str(identity)).items():
+        if found.tags.get(key) != value:
             client.set_experiment_tag(identity, key, value)
-    return identity
+    return str(identity)
 
 
-def _shelf(client: MlflowClient, store: Store, experiment: str, tally: _Tally) -> _Shelf:
+def _created(client: MlflowClient, store: Store, name: str) -> Experiment:
+    """The new experiment; the one that another machine made meanwhile, if it was quicker."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_experiment(name, store.artifact_location(name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.get_experiment_by_name(name)
+    assert found is not None
+    return found
+
+
+def open_shelf(client: MlflowClient, store: Store, experiment: str, tally: Tally) -> Shelf:
     """What the experiment holds, after leftovers and doubles were deleted."""
-    shelf = _Shelf(experiment)
+    shelf = Shelf(experiment)
     for run in _all_runs(client, experiment):
         fingerprint = run.data.tags.get(FINGERPRINT)
         if fingerprint is None:
@@ -191,7 +217,7 @@ def _is_left_over(run: Run, store: Store) -> bool:
     return not since.isdigit() or time.time() - int(since) > _DAY_S
 
 
-def _sweep(client: MlflowClient, shelf: _Shelf, tally: _Tally) -> None:
+def _sweep(client: MlflowClient, shelf: Shelf, tally: Tally) -> None:
     """Keep, for each fingerprint, the finished run with the smallest id."""
     for runs in shelf.finished.values():
         runs.sort(key=lambda run: run.info.run_id)
@@ -201,7 +227,7 @@ def _sweep(client: MlflowClient, shelf: _Shelf, tally: _Tally) -> None:
         del runs[1:]
 
 
-def _mark_current(client: MlflowClient, shelf: _Shelf, wanted: set[str], tally: _Tally) -> None:
+def _mark_current(client: MlflowClient, shelf: Shelf, wanted: set[str], tally: Tally) -> None:
     """Tag `current` of the runs that were there; the new ones have it."""
     for fingerprint, (run,) in shelf.finished.items():
         value = "true" if fingerprint in wanted else "false"
@@ -210,20 +236,22 @@ def _mark_current(client: MlflowClient, shelf: _Shelf, wanted: set[str], tally: 
             tally.retired += value == "false"
 
 
-def _write(client: MlflowClient, experiment: str, content: RunContent) -> None:
-    """One run, FINISHED at the very end."""
+def write_run(client: MlflowClient, experiment: str, content: RunContent) -> str:
+    """One run, FINISHED at the very end; its id."""
     moment = _milliseconds(content.seconds)
     tags = dict(content.tags) | {_PUBLISHER: f"{_machine()}@{int(time.time())}"}
     run = client.create_run(experiment, start_time=moment, tags=tags, run_name=content.name).info.run_id
-    _log_numbers(client, run, content)
+    log_numbers(client, run, content)
     if content.dataset is not None:
         client.log_inputs(run, [_dataset(*content.dataset)])
     if content.files:
-        _log_files(client, run, content)
+        log_files(client, run, content)
     client.set_terminated(run, "FINISHED", end_time=moment)
+    return str(run)
 
 
-def _log_numbers(client: MlflowClient, run: str, content: RunContent) -> None:
+def log_numbers(client: MlflowClient, run: str, content: RunContent) -> None:
+    """Params and metrics."""
     from mlflow.entities import Param
 
     params = [Param(name, value[:_PARAM_CHARACTERS]) for name, value in content.params.items()]
@@ -234,7 +262,8 @@ def _log_numbers(client: MlflowClient, run: str, content: RunContent) -> None:
         client.log_batch(run, params=more)
 
 
-def _log_files(client: MlflowClient, run: str, content: RunContent) -> None:
+def log_files(client: MlflowClient, run: str, content: RunContent) -> None:
+    """Artifacts."""
     with tempfile.TemporaryDirectory(prefix="ontogeny-") as folder:
         for name, data in content.files.items():
             path = Path(folder, name)

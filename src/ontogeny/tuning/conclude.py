@@ -32,6 +32,7 @@ def conclude(
         name=spec.name,
         task=spec.task,
         mode=spec.mode,
+        dataset=first.digest,
         target=target,
         form=first.search.faithfulness,
         confidence=settings.resampling.confidence,
@@ -62,9 +63,9 @@ def _recommendations(
     spec: TuningSpec, places: Sequence[Place], trials: Sequence[Trial]
 ) -> tuple[tuple[Recommendation, tuple[Setting, ...]], ...]:
     """Among all trials and among those with all prompts; with what is still to be held against random circuits."""
-    tune, tried = spec.places[0].tune, sum(t.complete for t in trials)
+    tune = spec.places[0].tune
     whole = [t for t in trials if t.setting.examples == 1.0]
     return tuple(
-        recommendation(ranked(some, tune.target, tune.slack), places, tune.target, tune.slack, tried)
+        recommendation(ranked(some, tune.target, tune.slack), places, tune.target, tune.slack, len(some))
         for some in (trials, whole)
     )

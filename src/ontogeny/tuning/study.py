@@ -140,6 +140,24 @@ def grid_jobs(spec: TuningSpec) -> list[Job]:
     return sorted(jobs, key=lambda job: -job.weight)
 
 
+def truth_jobs(spec: TuningSpec) -> list[Job]:
+    """The truth at each place, where it is not known yet."""
+    due = [place for place in spec.places if place.truth_key() not in place.jobs]
+    return [Job(f"{place.name} exact", judge, (place,), weight=2.0) for place in due]
+
+
+def opening_jobs(spec: TuningSpec) -> list[Job]:
+    """Looking at each place that was never opened: is the task learned there?"""
+    due = [place for place in spec.places if place.opened_key() not in place.jobs]
+    return [Job(f"{place.name} behaviour", look, (place,)) for place in due]
+
+
+def look(place: Place, report: Report) -> None:
+    """Open a place (in a worker)."""
+    report(0.0, "")
+    open_bench(place).opened()
+
+
 def judge(place: Place, report: Report) -> None:
     """Compute the truth at a place (in a worker)."""
     report(0.0, "")

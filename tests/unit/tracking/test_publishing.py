@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
@@ -25,7 +26,7 @@ from mlflow.entities import Run, ViewType
 from ontogeny.figures import draw_bundle
 from ontogeny.params import AnalyseParams, TrajectoryParams
 from ontogeny.records import MemberRecord
-from ontogeny.series import follow, measures
+from ontogeny.series import follow, leading_head, measures, mechanism_measures, role_table
 from ontogeny.tracking import Projection, Store, open_store, publish, view_addresses
 from support.synthetic_study import member
 
@@ -119,7 +120,9 @@ def test_one_finished_run_a_checkpoint_and_task_with_all_that_is_known(published
     (run,) = [r for r in runs if r.data.tags["step"] == "1722" and r.data.tags["task"] == "ioi"]
     analysis = small().analyses[-1]
     result = analysis.tasks["ioi"]
-    for name, measure in measures(result, analysis.model.graph).items():
+    named = measures(result, analysis.model.graph) | mechanism_measures(analysis, "ioi")
+    assert {"role/name_mover/best", "algorithm/direct_null_p95", "stability/core"} < set(named)
+    for name, measure in named.items():
         if measure.value == measure.value:
             assert run.data.metrics[name] == pytest.approx(measure.value)
         else:
@@ -161,7 +164,36 @@ def test_a_run_has_its_circuit_as_files(published: Store) -> None:
     assert strengths == sorted(strengths, reverse=True)
     unlearnt = runs["0", "sva"]
     assert unlearnt.data.tags["status"] == "not_learned"
-    assert not list(Path(unlearnt.info.artifact_uri.removeprefix("file://")).glob("*"))
+    assert [p.name for p in Path(unlearnt.info.artifact_uri.removeprefix("file://")).glob("*")] == ["roles"]
+
+
+def test_a_run_says_what_the_heads_do(published: Store) -> None:
+    runs = {(r.data.tags["step"], r.data.tags["task"]): r for r in runs_of(published)}
+    run, analysis = runs["1722", "ioi"], small().analyses[-1]
+    for role, scores in analysis.roles.items():
+        head = leading_head(scores)
+        assert head is not None
+        assert run.data.tags[f"head.{role}"] == f"a{head[0]}.h{head[1]}"
+        assert run.data.metrics[f"role/{role}/best"] == pytest.approx(float(scores.score.nan_to_num(-1).max()))
+    root = Path(run.info.artifact_uri.removeprefix("file://"))
+    table = pd.read_csv(root / "roles/heads.csv")
+    expected = role_table([small()]).query("step == 1722")
+    assert table["head"].tolist() == expected["head"].tolist()
+    assert table["score"].tolist() == pytest.approx(expected["score"].tolist(), nan_ok=True)
+    assert table["holds"].astype(bool).tolist() == expected["holds"].tolist()
+    assert table["score"].isna().sum() == 1, "what was not measured is an empty cell"
+    assert (root / "roles/roles.png").read_bytes().startswith(b"\x89PNG")
+    assert (root / "algorithm/circuit.png").read_bytes().startswith(b"\x89PNG")
+    assert analysis.algorithm is not None
+    metrics = pd.read_csv(root / "algorithm/metrics.csv").set_index("metric")
+    assert metrics.loc["direct", "value"] == pytest.approx(analysis.algorithm.metrics["direct"].value)
+    assert len(pd.read_csv(root / "algorithm/effects.csv")) == 3 * 24
+    note = run.data.tags["mlflow.note.content"]
+    assert "Heads with a role: induction a5.h2" in note
+    assert "The algorithm: direct 7" in note
+    early = Path(runs["0", "ioi"].info.artifact_uri.removeprefix("file://"))
+    assert not (early / "algorithm/effects.csv").exists()
+    assert "The algorithm: IOI is not learnt here." in runs["0", "ioi"].data.tags["mlflow.note.content"]
 
 
 def test_trajectory_runs_have_the_training_step_as_step(published: Store) -> None:
@@ -177,7 +209,7 @@ def test_trajectory_runs_have_the_training_step_as_step(published: Store) -> Non
         assert [p.step for p in points] == list(STEPS)
         assert [p.value for p in points] == pytest.approx(expected)
         assert {p.timestamp for p in points} == {int(FINISHED_AT * 1000)}
-    assert "similarity/edges_weighted/previous" in run.data.metrics
+    assert {"similarity/edges_weighted/previous", "role/induction/leaving", "algorithm/queries"} < set(run.data.metrics)
     assert run.data.tags["onset"] in ("found", "never", "before the first checkpoint")
     assert run.data.params["trajectory.sustain"] == "2"
 
@@ -300,7 +332,7 @@ from pathlib import Path
 from ontogeny.tracking import open_store, publish
 from ontogeny.tracking import publishing
 from test_publishing import projection, small
-inner, written = publishing._log_numbers, 0
+inner, written = publishing.log_numbers, 0
 def slow(*arguments):
     global written
     inner(*arguments)
@@ -308,7 +340,7 @@ def slow(*arguments):
     print(written, flush=True)
     if written == 4:
         time.sleep(60)
-publishing._log_numbers = slow
+publishing.log_numbers = slow
 publish(projection(small()), open_store(Path(sys.argv[1])))
 """
 
