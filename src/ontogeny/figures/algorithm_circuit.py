@@ -48,12 +48,17 @@ _WIDTH, _HEIGHT, _PITCH, _STEP, _LEFT = 0.66, 0.34, 0.50, 2.55, 1.0
 def algorithm_circuit_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> pd.DataFrame:
     """Each member's last checkpoint: a row a metric (`part` metric), and a row a head shown (sender, or receiver)."""
     del trajectory
-    rows = []
-    for record in records:
-        with_ioi = [a for a in record.analyses if a.algorithm is not None]
-        if with_ioi:
-            rows += list(_member_rows(max(with_ioi, key=lambda a: a.ref.step)))
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    last = [
+        max(with_ioi, key=lambda a: a.ref.step)
+        for record in records
+        if (with_ioi := [a for a in record.analyses if a.algorithm is not None])
+    ]
+    return pd.DataFrame([row for analysis in last for row in _member_rows(analysis)], columns=_COLUMNS)
+
+
+def member_rows(analysis: CheckpointAnalysis) -> pd.DataFrame:
+    """The same for one checkpoint whose algorithm was looked for."""
+    return pd.DataFrame(list(_member_rows(analysis)), columns=_COLUMNS)
 
 
 def _member_rows(analysis: CheckpointAnalysis) -> Iterator[tuple[object, ...]]:
@@ -205,7 +210,8 @@ def _caption(axes: Axes, place: int, metric: str, said: pd.Series, top: float) -
     """Above a column: what its heads write into, and the metric."""
     value, null = float(said["value"]), float(said["null_p95"])
     number = f"{value:.0f} % (null 95 %: {null:.0f})" if math.isfinite(value) else "undefined"
-    number += f"; {said['weaker']} weaker heads not shown" if said["weaker"] else ""
+    weaker = int(said["weaker"])
+    number += f"; {weaker} weaker head{'s' * (weaker > 1)} not shown" if weaker else ""
     x = _LEFT + place * _STEP
     axes.text(x, top + 0.17, f"into {_INTO[metric]}", ha="center", va="bottom", fontsize=8.5, fontweight="bold")
     axes.text(x, top, number, ha="center", va="bottom", fontsize=8, color=MUTED)

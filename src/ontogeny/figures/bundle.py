@@ -12,21 +12,23 @@ import zipfile
 import pandas as pd
 
 from ontogeny.core.results import CheckpointAnalysis
+from ontogeny.figures.algorithm_circuit import draw_algorithm_circuit, member_rows
 from ontogeny.figures.curve import curve_rows, draw_curve
 from ontogeny.figures.diagram import diagram_rows, draw_diagram
+from ontogeny.figures.roles import checkpoint_map_rows, draw_role_map
 from ontogeny.figures.style import render
 
-VERSION = 2
+VERSION = 3
 """Part of the cache key: raised when the pictures change."""
 _DPI = 90
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def draw_bundle(analysis: CheckpointAnalysis, task: str) -> bytes:
-    """Pictures of one task at one checkpoint; an archive without entries where no circuit was searched.
+    """Pictures of one task at one checkpoint, as far as there is something to show.
 
-    circuit.png, circuit.svg, circuit.html (the picture and the table of edges in one self-contained file), and
-    faithfulness.svg.
+    circuit.png, circuit.svg, circuit.html (the picture and the table of edges in one self-contained file),
+    faithfulness.svg; roles/roles.png: who holds which role; for IOI algorithm/circuit.png: the circuit as roles.
     """
     files: dict[str, bytes] = {}
     edges, curve = diagram_rows(analysis, task), curve_rows(analysis, task)
@@ -37,7 +39,24 @@ def draw_bundle(analysis: CheckpointAnalysis, task: str) -> bytes:
         files["circuit.html"] = _page(edges, files["circuit.svg"].decode()).encode()
     if (curve["part"] == "circuit").any():
         files["faithfulness.svg"] = render(draw_curve(curve), "svg")
+    if analysis.roles:
+        files["roles/roles.png"] = _role_picture(analysis)
+    if task == "ioi" and analysis.algorithm is not None and analysis.algorithm.status == "measured":
+        files["algorithm/circuit.png"] = render(draw_algorithm_circuit(member_rows(analysis)), "png", _DPI)
     return _zipped(files)
+
+
+_LAST_ROLES: dict[tuple[str, int, str], bytes] = {}
+
+
+def _role_picture(analysis: CheckpointAnalysis) -> bytes:
+    """The map of roles of one checkpoint: drawn once for all its tasks, which come one after the other."""
+    ref = analysis.ref
+    key = (ref.member, ref.step, repr(analysis.holders))
+    if key not in _LAST_ROLES:
+        _LAST_ROLES.clear()
+        _LAST_ROLES[key] = render(draw_role_map(checkpoint_map_rows(analysis)), "png", _DPI)
+    return _LAST_ROLES[key]
 
 
 def open_bundle(bundle: bytes) -> dict[str, bytes]:

@@ -68,6 +68,7 @@ _UNITS: Final[Mapping[str, str]] = {
     "negative_name_mover": "names suppressed, %",
 }
 _SHARED: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
+_MAP_COLUMNS: Final = [*_SHARED, "layer", "head_index", "head", "roles", "roles_of_study", "undefined"]
 _FIRST: Final = 0.33
 """A head has arrived when its score reaches this share of the model's maximum (the paper's Figure 2)."""
 _TOP: Final = 5
@@ -227,12 +228,17 @@ def role_map_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> pd
     rows = []
     for record in records:
         kept = [a for a in sorted(record.analyses, key=lambda a: a.ref.step) if a.roles]
-        names = tuple(dict.fromkeys(role for a in kept for role, scores in a.roles.items()))
+        names = tuple(dict.fromkeys(role for a in kept for role in a.roles))
         lacking = _undefined(kept, names)
         for analysis in _spread(kept):
             rows += list(_map_rows(analysis, names, lacking))
-    columns = [*_SHARED, "layer", "head_index", "head", "roles", "roles_of_study", "undefined"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=_MAP_COLUMNS)
+
+
+def checkpoint_map_rows(analysis: CheckpointAnalysis) -> pd.DataFrame:
+    """The same for one checkpoint."""
+    names = tuple(analysis.roles)
+    return pd.DataFrame(list(_map_rows(analysis, names, _undefined([analysis], names))), columns=_MAP_COLUMNS)
 
 
 def _undefined(kept: Sequence[CheckpointAnalysis], names: Sequence[str]) -> str:
@@ -268,7 +274,7 @@ def draw_role_map(rows: pd.DataFrame) -> Figure:
     lines = -(-len(steps) // columns)
     cell = min(0.42, 2.1 / heads, 3.2 / layers)
     grid_width, grid_height = cell * heads, cell * layers
-    width = max(6.4, columns * (grid_width + 0.55) + 0.35)
+    width = max(9.2, columns * (grid_width + 0.55) + 0.35)
     entries = _role_entries(names, colours, lacking, rows)
     legend_lines = -(-len(entries) // 4)
     head_room, pitch = 0.42 + 0.22 * legend_lines, grid_height + 0.52

@@ -23,7 +23,8 @@ from ontogeny.core.exchange import to_eap_ig
 from ontogeny.core.results import CheckpointAnalysis, ModelFacts, TaskAnalysis
 from ontogeny.params import Params
 from ontogeny.records import MemberRecord
-from ontogeny.series import HEADLINE_SPLITS, Trajectory, measures, scale_colours
+from ontogeny.series import HEADLINE_SPLITS, Trajectory, measures, mechanism_measures, scale_colours
+from ontogeny.tracking.mechanism import leading_heads, mechanism_files, mechanism_note
 
 CHECKPOINTS: Final = "checkpoints"
 TRAJECTORIES: Final = "trajectories"
@@ -39,8 +40,10 @@ EXPERIMENT_NOTES: Final = {
         "`tags.current = 'true' and tags.task = 'ioi' and tags.scale = 'large' and tags.status = 'found'`.\n\n"
         "Open a run: *Overview* has its numbers; *Artifacts* the circuit as a picture (`circuit/circuit.png`), as a "
         "page (`circuit/circuit.html`), as a table (`circuit/edges.csv`) and as JSON that the EAP-IG library reads, "
-        "and the faithfulness curve. Runs of earlier settings stay, tagged `current = 'false'`. How a number moves "
-        "during training is shown by the experiment that ends in `/trajectories`."
+        "the faithfulness curve, and what every head does (`roles/`; of IOI also `algorithm/`). The tag `head.ROLE` "
+        "names the head with the largest score, e.g. ``tags.`head.induction` = 'a3.h1'``. Runs of earlier settings "
+        "stay, tagged `current = 'false'`. How a number moves during training is shown by the experiment that ends in "
+        "`/trajectories`."
     ),
     TRAJECTORIES: (
         "**One run is one task followed through the training of one model.** "
@@ -156,6 +159,7 @@ class Projection:
         }
         if duplicate is not None:
             tags["duplicate_of"] = str(duplicate)
+        tags |= {f"head.{role}": head for role, head in leading_heads(analysis).items()}
         graph = model.graph
         sections = {name: self.settings[name] for name in _SECTIONS if name in self.settings}
         facts = {
@@ -171,7 +175,7 @@ class Projection:
             tags=tags,
             params=_flat({"model": facts, **sections}),
             points=_checkpoint_points(analysis, result, seconds),
-            files=_checkpoint_files(model, result, self.bundle(job)),
+            files=_checkpoint_files(model, result, self.bundle(job)) | mechanism_files(analysis, task),
             dataset=(task, result.dataset_digest),
             seconds=seconds,
         )
@@ -234,7 +238,8 @@ def settings_of(params: Params) -> dict[str, Any]:
 def _checkpoint_points(analysis: CheckpointAnalysis, result: TaskAnalysis, seconds: float) -> list[Point]:
     """Numbers that are finite; what is not has a status tag that says why."""
     points = [Point("step", analysis.ref.step, 0, seconds), Point("tokens", analysis.ref.tokens, 0, seconds)]
-    for name, measure in measures(result, analysis.model.graph).items():
+    named = measures(result, analysis.model.graph) | mechanism_measures(analysis, result.task)
+    for name, measure in named.items():
         for suffix, value in (("", measure.value), ("_low", measure.low), ("_high", measure.high)):
             points.append(Point(name + suffix, value, 0, seconds))
     for point in result.circuit.curve:
@@ -269,8 +274,8 @@ def _checkpoint_files(model: ModelFacts, result: TaskAnalysis, bundle: bytes | N
     if bundle is not None:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             for name in archive.namelist():
-                folder = "faithfulness" if name.startswith("faithfulness") else "circuit"
-                files[f"{folder}/{name}"] = archive.read(name)
+                folder = "" if "/" in name else "faithfulness/" if name.startswith("faithfulness") else "circuit/"
+                files[f"{folder}{name}"] = archive.read(name)
     return files
 
 
@@ -312,6 +317,7 @@ def _checkpoint_note(analysis: CheckpointAnalysis, task: str) -> str:
         )
     else:
         lines.append(f"No circuit size: `{circuit.status}`. {circuit.reason}")
+    lines += mechanism_note(analysis, task)
     return "\n\n".join(lines)
 
 

@@ -14,7 +14,14 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ontogeny.series import behaviour_quantity, faithfulness_quantity, similarity_quantity
+from ontogeny.series import (
+    METRICS,
+    algorithm_quantity,
+    behaviour_quantity,
+    faithfulness_quantity,
+    role_quantity,
+    similarity_quantity,
+)
 from ontogeny.tracking.content import CHECKPOINTS, CURRENT, TRAJECTORIES
 
 _TAG: Final = "mlflow.sharedViewState."
@@ -43,6 +50,10 @@ _CHARTS: Final[Mapping[str, tuple[str, ...]]] = {
         similarity_quantity("edges_weighted", "previous_ewma"),
         similarity_quantity("edges_weighted", "final"),
     ),
+    "Who does what (score of the best head)": tuple(
+        role_quantity(role) for role in ("induction", "successor", "name_mover", "copy_suppression", "s_inhibition")
+    ),
+    "Is it still the same algorithm? (IOI, per cent)": tuple(algorithm_quantity(metric) for metric in METRICS),
 }
 _COLUMNS: Final = (
     "tags.`scale`",

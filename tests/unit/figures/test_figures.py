@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -212,14 +213,18 @@ def test_drawing_leaves_the_users_settings_alone(trajectory: Trajectory) -> None
 
 def test_bundle_holds_the_pictures_and_a_page_that_stands_alone() -> None:
     files = open_bundle(draw_bundle(LAST, "ioi"))
-    assert sorted(files) == ["circuit.html", "circuit.png", "circuit.svg", "faithfulness.svg"]
+    drawn = ["circuit.html", "circuit.png", "circuit.svg", "faithfulness.svg"]
+    assert sorted(files) == ["algorithm/circuit.png", *drawn, "roles/roles.png"]
     page = files["circuit.html"].decode()
     assert "<svg" in page
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )
     assert page.count("<tr>") == 1 + len(diagram_rows(LAST, "ioi"))
-    assert open_bundle(draw_bundle(RECORDS[0].analyses[0], "sva")) == {}
+    assert set(open_bundle(draw_bundle(RECORDS[0].analyses[0], "sva"))) == {"roles/roles.png"}
+    assert set(open_bundle(draw_bundle(LAST, "sva"))) == {*drawn, "roles/roles.png"}
+    bare = dataclasses.replace(RECORDS[0].analyses[0], roles={}, holders={}, algorithm=None)
+    assert open_bundle(draw_bundle(bare, "sva")) == {}
 
 
 def _digests() -> list[str]:
