@@ -84,9 +84,9 @@ SCORES = Analysis("scores", "2", ("attribution",), ("behaviour",))
 CIRCUIT = Analysis("circuit", "3", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""
 STABILITY = Analysis("stability", "1", ("stability",), ("scores", "circuit"))
-VERIFICATION = Analysis("verification", "1", ("roles.thresholds",), ("scores", "circuit", "roles"))
+VERIFICATION = Analysis("verification", "2", ("roles.thresholds",), ("scores", "circuit", "roles"))
 ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT, STABILITY, VERIFICATION)
-ALGORITHM = Analysis("algorithm", "1", ("roles.thresholds", "algorithm"), ("circuit", "roles"))
+ALGORITHM = Analysis("algorithm", "2", ("roles.thresholds", "algorithm"), ("circuit", "roles"))
 """Of IOI only."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

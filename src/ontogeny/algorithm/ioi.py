@@ -5,6 +5,9 @@ queries  C  receivers: the queries of all name movers together. Set: S-inhibitio
 values   D  receivers: the values of C's S-inhibition heads that are not copy-suppression heads. Set: heads with e below
             the limit whose induction or duplicate-token score is above the mean of all heads.
 
+C and D are also told of the heads that inhibit by the token signal (`queries_by_token`, `values_by_token`): METHODS 6.5
+has the position signal alone decide, which a model whose text shuffles names has no reason to learn.
+
 Sets and receivers are found anew at every checkpoint. Where a metric has no receivers it is undefined, and says so.
 """
 
@@ -27,8 +30,8 @@ from ontogeny.algorithm.metrics import (
 )
 from ontogeny.algorithm.self_repair import self_repair
 from ontogeny.components import holders
-from ontogeny.components.s_inhibition import name_movers_at_work
-from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult, PathEffects
+from ontogeny.components.s_inhibition import POSITION, TOKEN, inhibitors, name_movers_at_work
+from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult, MetricName, PathEffects
 from ontogeny.core.circuit import Circuit
 from ontogeny.core.pairs import PairBatch
 from ontogeny.core.roles import RoleScores
@@ -37,6 +40,11 @@ from ontogeny.params import AnalyseParams, ThresholdParams
 from ontogeny.patching.path_patching import PathPatcher, head_readers
 
 Roles = Mapping[str, RoleScores]
+CHAINS: tuple[tuple[MetricName, MetricName, str], ...] = (
+    ("queries", "values", POSITION),
+    ("queries_by_token", "values_by_token", TOKEN),
+)
+"""C and D, and the signal by which their heads inhibit S."""
 
 
 def analyse_algorithm(
@@ -59,9 +67,10 @@ def analyse_algorithm(
         reason = f"The metric is {clean:.4g} on clean and {corrupted:.4g} on corrupted prompts: effects have no scale."
         return AlgorithmResult("undefined", reason, {}, {}, ())
     effects: dict[str, PathEffects] = {"direct": path_effects(patcher, (patcher.graph.logits_reader,))}
-    metrics = {"direct": _direct(effects["direct"], roles, circuit, settings)}
-    metrics["queries"] = _queries(patcher, effects, roles, circuit, settings)
-    metrics["values"] = _values(patcher, effects, metrics["queries"], roles, circuit, settings)
+    metrics: dict[str, AlgorithmMetric] = {"direct": _direct(effects["direct"], roles, circuit, settings)}
+    for queries, values, signal in CHAINS:
+        metrics[queries] = _queries(queries, signal, patcher, effects, roles, circuit, settings)
+        metrics[values] = _values(values, metrics[queries], patcher, effects, roles, circuit, settings)
     repair = tuple(
         self_repair(patcher, scores, thresholds, settings.algorithm.leading_heads) for scores in roles.values()
     )
@@ -78,6 +87,8 @@ def _direct(effects: PathEffects, roles: Roles, circuit: Circuit | None, setting
 
 
 def _queries(
+    name: MetricName,
+    signal: str,
     patcher: PathPatcher,
     effects: dict[str, PathEffects],
     roles: Roles,
@@ -86,43 +97,42 @@ def _queries(
 ) -> AlgorithmMetric:
     missing = _missing(roles, "name_mover")
     if missing:
-        return undefined_metric("queries", missing)
+        return undefined_metric(name, missing)
     movers = name_movers_at_work(effects["direct"].effect, roles["name_mover"], settings.roles.thresholds)
     if not movers:
-        return undefined_metric("queries", "There are no name movers (heads that copy names, with e < 0).")
-    effects["queries"] = path_effects(patcher, head_readers(patcher.graph, 0, movers))
+        return undefined_metric(name, "There are no name movers (heads that copy names, with e < 0).")
+    if "queries" not in effects:
+        effects["queries"] = path_effects(patcher, head_readers(patcher.graph, 0, movers))
     missing = _missing(roles, "s_inhibition")
     if missing:
-        return undefined_metric("queries", missing, movers)
-    mask = _mask(roles["s_inhibition"], settings.roles.thresholds)
-    candidates = Candidates((mask,), holders_that_help(settings.algorithm.effect))
-    return measure("queries", effects["queries"], candidates, movers, circuit, settings.algorithm)
+        return undefined_metric(name, missing, movers)
+    candidates = Candidates((inhibitors(roles["s_inhibition"], signal),), holders_that_help(settings.algorithm.effect))
+    return measure(name, effects["queries"], candidates, movers, circuit, settings.algorithm)
 
 
 def _values(
+    name: MetricName,
+    queries: AlgorithmMetric,
     patcher: PathPatcher,
     effects: dict[str, PathEffects],
-    queries: AlgorithmMetric,
     roles: Roles,
     circuit: Circuit | None,
     settings: AnalyseParams,
 ) -> AlgorithmMetric:
     missing = _missing(roles, "copy_suppression") or (queries.reason if queries.status == "undefined" else "")
     if missing:
-        return undefined_metric("values", missing)
+        return undefined_metric(name, missing)
     suppressors = holders(roles["copy_suppression"], settings.roles.thresholds)
     receivers = tuple(head for head in queries.heads if head not in suppressors)
     if not receivers:
-        return undefined_metric(
-            "values", "There are no S-inhibition heads (with e below the limit) but copy-suppression heads."
-        )
-    effects["values"] = path_effects(patcher, head_readers(patcher.graph, 2, receivers))
+        return undefined_metric(name, "There are no S-inhibition heads (with e below the limit, no copy suppression).")
+    effects[name] = path_effects(patcher, head_readers(patcher.graph, 2, receivers))
     missing = _missing(roles, "induction", "duplicate_token")
     if missing:
-        return undefined_metric("values", missing, receivers)
-    masks = tuple(_above_mean(roles[name]) for name in ("induction", "duplicate_token"))
+        return undefined_metric(name, missing, receivers)
+    masks = tuple(_above_mean(roles[role]) for role in ("induction", "duplicate_token"))
     candidates = Candidates(masks, holders_that_help(settings.algorithm.effect))
-    return measure("values", effects["values"], candidates, receivers, circuit, settings.algorithm)
+    return measure(name, effects[name], candidates, receivers, circuit, settings.algorithm)
 
 
 def _missing(roles: Roles, *names: str) -> str:

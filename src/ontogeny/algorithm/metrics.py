@@ -11,19 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ontogeny.core.algorithm import AlgorithmMetric, PathEffects
+from ontogeny.core.algorithm import AlgorithmMetric, MetricName, PathEffects
 from ontogeny.core.circuit import Circuit
 from ontogeny.core.roles import Head, HeadScores
 from ontogeny.params import AlgorithmParams
 from ontogeny.patching.path_patching import PathPatcher, head_effects
 
-MetricName = Literal["direct", "queries", "values"]
 HeadMask = Bool[Tensor, "*draws layers heads"]
 Choose = Callable[[tuple[HeadMask, ...], HeadScores], HeadMask]
 """From who holds each of some roles, and the effects, to the heads that count."""

@@ -8,8 +8,10 @@ the last token. With the same token but the opposite position of S, an S-inhibit
 
 score = the fall of the logit difference with the position signal turned round, in units of M(clean) - M(corrupted): -e
 of METHODS 7.2, so that 1 is as bad as the corrupted prompt. Beside it are the falls for all five counterfactual sets:
-`position` is the score, `token` the fall with the other token in the same position. The chance level is the size of
-the fall when only place and object differ: what the head says that is neither signal. A fall counts above it.
+`position` is the score, `token` the fall with the other token in the same position, and `inhibitors` asks the same
+three questions of either. A head that tells the token alone (as where names stand in random order) is an inhibitor by
+`token`, but does not hold the role. The chance level is the size of the fall when only place and object differ: what
+the head says that is neither signal. A fall counts above it.
 
 LayerNorm: none is skipped; runs are patched runs of the model itself. Name movers are the holders of `name_mover` whose
 own direct effect helps (e < 0), as in METHODS 7.3. Heads that no edge leads from are NaN.
@@ -34,8 +36,8 @@ from ontogeny.patching.path_patching import PathPatcher, Watch, all_heads, head_
 from ontogeny.tasks.ioi_counterfactuals import CONTROL, counterfactuals
 
 NAME = "s_inhibition"
-POSITION = "position"
-"""The set that has the same token in the opposite position."""
+POSITION, TOKEN = "position", "token"
+"""The sets in which one signal alone is turned round: the same token in the opposite position, and the other token."""
 LEAST_FALL = 0.001
 """A fall counts above this and above its chance level: the limit that METHODS 7.4 has for e. Signs of smaller numbers
 are those of rounding."""
@@ -53,7 +55,7 @@ def s_inhibition(
     movers: tuple[Head, ...],
     places: Int[Tensor, "pairs 2"],
 ) -> dict[str, Float[Tensor, "layers heads"]]:
-    """Falls of the logit difference by set, and changes of attention.
+    """Falls of the logit difference by set; changes of attention, of two sets, as ``position_io``, ``position_s1``.
 
     Args:
         subject: the model.
@@ -69,10 +71,20 @@ def s_inhibition(
     for name, pairs in sets.items():
         patched = patcher.against(pairs.corrupted).patch(readers, candidates, at_end=True, watch=watch)
         found[name] = _spread(subject, clean - patched.metric.double().mean(dim=1)) / unit
-        if name == POSITION:
+        if name in (POSITION, TOKEN):
             moved = (patched.attention - patcher.attention(watch)).double().mean(dim=(1, 2))
-            found |= {"attention_io": _spread(subject, moved[:, 0]), "attention_s1": _spread(subject, moved[:, 1])}
+            found |= {f"{name}_{place}": _spread(subject, moved[:, i]) for i, place in enumerate(("io", "s1"))}
     return found
+
+
+def inhibitors(scores: RoleScores, signal: str) -> Bool[Tensor, "layers heads"]:
+    """Heads with which, this signal (`position`, `token`) turned round, the logit difference and attention to IO fall
+    and attention to S1 rises.
+    """
+    if scores.status == "undefined":
+        return torch.zeros(scores.score.shape, dtype=torch.bool)
+    falls = scores.details[signal] > scores.chance.clamp(min=LEAST_FALL)
+    return falls & (scores.details[f"{signal}_io"] < 0) & (scores.details[f"{signal}_s1"] > 0)
 
 
 def _unit(patcher: PathPatcher) -> float:
@@ -122,10 +134,7 @@ def _batches(dataset: TaskDataset, tokenizer: Tokenizer) -> tuple[PairBatch, dic
 
 
 def _inhibits(scores: RoleScores, _: ThresholdParams) -> Bool[Tensor, "layers heads"]:
-    if scores.status == "undefined":
-        return torch.zeros(scores.score.shape, dtype=torch.bool)
-    falls = scores.score > scores.chance.clamp(min=LEAST_FALL)
-    return falls & (scores.details["attention_io"] < 0) & (scores.details["attention_s1"] > 0)
+    return inhibitors(scores, POSITION)
 
 
 S_INHIBITION = register(
@@ -133,7 +142,7 @@ S_INHIBITION = register(
         NAME,
         "S-inhibition",
         "Wang et al. 2022",
-        "1",
+        "2",
         _score,
         _inhibits,
         sections=("copying", "thresholds"),

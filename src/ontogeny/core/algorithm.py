@@ -12,6 +12,8 @@ from torch import Tensor
 from ontogeny.core.roles import Head, HeadScores
 
 MetricStatus = Literal["measured", "undefined"]
+MetricName = Literal["direct", "queries", "values", "queries_by_token", "values_by_token"]
+"""B, C, D of the paper's Figure 4; C and D of the heads that inhibit by the token signal instead of the position."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,7 @@ class PathEffects:
 class AlgorithmMetric:
     """Share of the effect on some receivers that comes from the heads with the right role (METHODS 7.3-7.7)."""
 
-    name: Literal["direct", "queries", "values"]
-    """B, C, D of the paper's Figure 4."""
+    name: MetricName
     status: MetricStatus
     reason: str
     """One sentence where it is undefined (then every number is NaN), else empty."""
@@ -102,6 +103,6 @@ class AlgorithmResult:
     status: MetricStatus
     reason: str
     effects: Mapping[str, PathEffects]
-    """By metric: `direct`, `queries`, `values`; only those whose receivers exist."""
+    """By metric; only those whose receivers exist. `queries_by_token` has the receivers of `queries`."""
     metrics: Mapping[str, AlgorithmMetric]
     repair: tuple[SelfRepair, ...]

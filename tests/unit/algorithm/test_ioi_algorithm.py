@@ -23,6 +23,7 @@ from support import hand_set
 
 ROLE_PARAMS = RolesParams(attention=AttentionParams(sequences=4))
 SETTINGS = AnalyseParams(roles=ROLE_PARAMS)
+QUERIES, VALUES = ("queries", "queries_by_token"), ("values", "values_by_token")
 DUPLICATE, INHIBITOR, MOVER = (0, 0), (1, 1), (2, 2)
 
 
@@ -55,6 +56,8 @@ def test_the_planted_algorithm_is_found_whole():
         ("direct", (MOVER,), ()),
         ("queries", (INHIBITOR,), (MOVER,)),
         ("values", (DUPLICATE,), (INHIBITOR,)),
+        ("queries_by_token", (INHIBITOR,), (MOVER,)),
+        ("values_by_token", (DUPLICATE,), (INHIBITOR,)),
     ):
         metric = found.metrics[name]
         assert metric.status == "measured"
@@ -110,10 +113,10 @@ def without(role: str, why: str) -> dict[str, RoleScores]:
 @pytest.mark.parametrize(
     ("role", "gone"),
     [
-        ("copy_suppression", {"direct", "values"}),
-        ("name_mover", {"direct", "queries", "values"}),
-        ("s_inhibition", {"queries", "values"}),
-        ("induction", {"values"}),
+        ("copy_suppression", {"direct", *VALUES}),
+        ("name_mover", {"direct", *QUERIES, *VALUES}),
+        ("s_inhibition", {*QUERIES, *VALUES}),
+        ("induction", {*VALUES}),
     ],
 )
 def test_a_role_that_was_not_measured_is_named(role: str, gone: set[str]):
@@ -130,13 +133,27 @@ def test_no_receivers_is_undefined_not_zero():
     copying = roles()["name_mover"]
     found = analyse({**roles(), "name_mover": replace(copying, score=0 * copying.score)})
     assert found.metrics["direct"].value == 0.0
-    for name in ("queries", "values"):
+    for name in (*QUERIES, *VALUES):
         assert "no name movers" in found.metrics[name].reason
     inhibition = roles()["s_inhibition"]
-    found = analyse({**roles(), "s_inhibition": replace(inhibition, score=0 * inhibition.score)})
-    assert found.metrics["queries"].value == 0.0
-    assert "no S-inhibition heads" in found.metrics["values"].reason
+    silent = {name: 0 * value for name, value in inhibition.details.items()}
+    found = analyse({**roles(), "s_inhibition": replace(inhibition, details=silent)})
+    for queries, values in zip(QUERIES, VALUES):
+        assert found.metrics[queries].value == 0.0
+        assert "no S-inhibition heads" in found.metrics[values].reason
     assert set(found.effects) == {"direct", "queries"}
+
+
+def test_a_head_that_tells_the_token_alone_counts_by_the_token_alone():
+    inhibition = roles()["s_inhibition"]
+    token_alone = {
+        name: 0 * value if name.startswith("position") else value for name, value in inhibition.details.items()
+    }
+    found = analyse({**roles(), "s_inhibition": replace(inhibition, details=token_alone)})
+    assert found.metrics["queries"].heads == ()
+    assert found.metrics["values"].status == "undefined"
+    assert found.metrics["queries_by_token"].heads == (INHIBITOR,)
+    assert found.metrics["values_by_token"].heads == (DUPLICATE,)
 
 
 def test_without_a_difference_between_the_prompts_effects_have_no_scale():

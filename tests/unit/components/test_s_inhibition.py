@@ -38,7 +38,7 @@ def test_the_planted_head_is_found_and_no_other():
     assert holders(found, PARAMS.thresholds) == (planted.heads["s_inhibition"],)
     at = planted.heads["s_inhibition"]
     # the name mover turns from IO to S1: from all to nothing, and the logit difference from IO's to S's
-    for name, expected in {"position": 1.0, "token_position": 1.0, "attention_io": -1.0, "attention_s1": 1.0}.items():
+    for name, expected in {"position": 1.0, "token_position": 1.0, "position_io": -1.0, "position_s1": 1.0}.items():
         assert float(found.details[name][at]) == pytest.approx(expected, abs=0.01)
     assert float(found.details["token"][at]) > 0.5
     others = torch.ones(3, 4, dtype=torch.bool)
@@ -69,7 +69,7 @@ def test_falls_are_those_of_one_prompt_and_one_head_at_a_time():
         torch.testing.assert_close(found[name][:2].flatten(), falls, atol=1e-10, rtol=0)
         assert falls.abs().max() > 1e-3
         assert bool(found[name][2].isnan().all())
-    assert bool((found["attention_io"][0] != 0).all())
+    assert bool((found["position_io"][0] != 0).all())
 
 
 def test_a_holder_needs_all_three_signs_and_a_fall_above_chance():
@@ -78,7 +78,9 @@ def test_a_holder_needs_all_three_signs_and_a_fall_above_chance():
     io = torch.tensor([[-0.1, -0.1, 0.1, -0.1, -0.1, -0.1]], dtype=torch.float64)
     s1 = torch.tensor([[0.1, 0.1, 0.1, -0.1, 0.1, 0.1]], dtype=torch.float64)
     chance = one * torch.tensor([0.0, 0.0, 0.0, 0.0, 0.6, 0.0], dtype=torch.float64)
-    scores = RoleScores("s_inhibition", "measured", "", score, chance, {"attention_io": io, "attention_s1": s1}, {})
+    scores = RoleScores(
+        "s_inhibition", "measured", "", score, chance, {"position": score, "position_io": io, "position_s1": s1}, {}
+    )
     assert holders(scores, PARAMS.thresholds) == ((0, 0),)
 
 
