@@ -25,7 +25,7 @@ from ontogeny.records.files import replacing
 from ontogeny.records.member import MANIFEST
 from ontogeny.series.comparison import Comparison, Side, compare
 from ontogeny.stages.study import Study
-from ontogeny.stages.summary import number, whole
+from ontogeny.stages.terminal import number, whole
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,8 +15,10 @@ import pandas as pd
 from ontogeny.records import MemberRecord, read_json, unpack
 from ontogeny.stages.analyse import EXAMINATION
 from ontogeny.stages.learning import verdicts
+from ontogeny.stages.mechanism import algorithm_table, last_checkpoints, other_algorithms, role_table
 from ontogeny.stages.reproduce import Timing, timings
 from ontogeny.stages.study import Study
+from ontogeny.stages.terminal import new_table, number, percent, short_onset, whole
 from ontogeny.stages.trajectory import read_records
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
     console.print(main_table(summary, wide=console.width >= 132))
     console.print(learning_table(records, exams))
     console.print(probe_table(exams))
+    if any(analysis.roles for analysis in last_checkpoints(records).values()):
+        console.print(role_table(records, pd.read_parquet(study.trajectories / "role_onsets.parquet")))
+    if any(analysis.algorithm is not None for analysis in last_checkpoints(records).values()):
+        console.print(algorithm_table(records))
+    for sentence in other_algorithms(records):
+        console.print(sentence, highlight=False)
     if seconds is not None:
         console.print(timing_table(timings(study), seconds))
     failures = study.read_failures()
@@ -65,7 +73,7 @@ def main_table(summary: pd.DataFrame, *, wide: bool = True) -> Table:
     extra = ("parameters", "95 % interval", "of all")
     names = ("member", "parameters", "task", "metric", "95 % interval", "acc.", "onset", "asked", "kept", "of all")
     shown = [name for name in (*names, "faith.", "status") if wide or name not in extra]
-    table = _table("The study, end of training (onset: step; asked, kept: edges)", *shown, narrow=not wide)
+    table = new_table("The study, end of training (onset: step; asked, kept: edges)", *shown, narrow=not wide)
     previous = None
     for row in summary.to_dict("records"):
         if previous not in (None, row["member"]):
@@ -85,7 +93,7 @@ def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
         "metric": number(row["metric"]),
         "95 % interval": f"{number(row['metric_low'])} to {number(row['metric_high'])}",
         "acc.": number(row["accuracy"]),
-        "onset": whole(row["onset_step"]) if row["onset"] == "found" else _short_onset(str(row["onset"])),
+        "onset": whole(row["onset_step"]) if row["onset"] == "found" else short_onset(str(row["onset"])),
         "asked": whole(row["edges_asked"]),
         "kept": whole(row["edges_kept"]),
         "of all": percent(row["edges_share"]),
@@ -94,14 +102,9 @@ def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
     }
 
 
-def _short_onset(onset: str) -> str:
-    """`never`, `first` (it was there at the first checkpoint), or a dash."""
-    return {"before the first checkpoint": "first", "": "-"}.get(onset, onset)
-
-
 def learning_table(records: Sequence[MemberRecord], exams: dict[str, Examination | None]) -> Table:
     """Member x task: does it reach the thresholds of `ontogeny.stages.learning`?"""
-    table = _table("Learnt? Held-out prompts, end of training", "member", "task")
+    table = new_table("Learnt? Held-out prompts, end of training", "member", "task")
     table.add_column("learnt")
     table.add_column("measured (threshold)")
     for record in records:
@@ -120,7 +123,7 @@ def learning_table(records: Sequence[MemberRecord], exams: dict[str, Examination
 
 def probe_table(exams: dict[str, Examination | None]) -> Table:
     """Member x probe set: how IOI is solved (METHODS 11.2)."""
-    table = _table("Probe sets of IOI", "member", "probe", "accuracy", "p(IO)", "p(S)", "p(bystander)")
+    table = new_table("Probe sets of IOI", "member", "probe", "accuracy", "p(IO)", "p(S)", "p(bystander)")
     for member, exam in exams.items():
         for name, result in (exam.probes if exam is not None else {}).items():
             shares = (result.accuracy, result.io, result.s, result.bystander)
@@ -131,7 +134,7 @@ def probe_table(exams: dict[str, Examination | None]) -> Table:
 
 def timing_table(stages: Sequence[Timing], seconds: Mapping[str, float]) -> Table:
     """Wall time by stage, then of what is no stage."""
-    table = _table("Wall time", "phase", "runs", "minutes")
+    table = new_table("Wall time", "phase", "runs", "minutes")
     spent: dict[str, list[float]] = defaultdict(list)
     for timing in stages:
         spent[timing.stage].append(timing.seconds)
@@ -144,36 +147,8 @@ def timing_table(stages: Sequence[Timing], seconds: Mapping[str, float]) -> Tabl
     return table
 
 
-def number(value: Any) -> str:
-    """Two decimals; a dash where there is no number."""
-    return "-" if pd.isna(value) else f"{value:.2f}"
-
-
-def whole(value: Any) -> str:
-    """A whole number; a dash where there is none."""
-    return "-" if pd.isna(value) else f"{int(value):,}"
-
-
-def percent(share: Any) -> str:
-    """A share in per cent."""
-    return "-" if pd.isna(share) else f"{100 * share:.1f} %"
-
-
 def _where(console: Console, study: Study) -> None:
     """Where to look next."""
     here = Path(os.path.relpath(study.figures, Path.cwd()))
     console.print(f"Pictures: {here}/   tables: {here.parent / 'trajectories'}/", highlight=False)
     console.print("MLflow:   make ui   (or: ontogeny ui), then http://127.0.0.1:5000", highlight=False)
-
-
-def _table(title: str, *columns: str, narrow: bool = False) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    style = box.SIMPLE_HEAD if not narrow else None
-    padding = (0, 1, 0, 0) if narrow else (0, 1)
-    table = Table(title=title, title_justify="left", box=style, title_style="bold", pad_edge=False, padding=padding)
-    for name in columns:
-        words = name in ("member", "task", "probe", "phase", "status")
-        table.add_column(name, justify="left" if words else "right", no_wrap=narrow)
-    return table

@@ -1,5 +1,6 @@
 """The summary's tables, from a made-up study."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -14,8 +15,10 @@ from ontogeny.execution.examination import Examination
 from ontogeny.params import TrajectoryParams
 from ontogeny.series import follow
 from ontogeny.stages.learning import LEARNT, verdicts
+from ontogeny.stages.mechanism import algorithm_table, other_algorithms, role_table
 from ontogeny.stages.reproduce import Timing
-from ontogeny.stages.summary import learning_table, main_table, number, percent, probe_table, timing_table, whole
+from ontogeny.stages.summary import learning_table, main_table, probe_table, timing_table
+from ontogeny.stages.terminal import number, percent, whole
 from ontogeny.tasks import task_names
 from ontogeny.tasks.probes import ProbeResult
 from support.synthetic_study import study
@@ -114,3 +117,47 @@ def test_the_phases_add_up() -> None:
         ("publishing", "", "0.75"),
         ("all", "", "2.75"),
     ]
+
+
+def test_the_role_table_names_the_leading_head_and_who_holds_the_role() -> None:
+    records = study(("nano", "deep"))
+    lines = text(role_table(records, follow(records, TrajectoryParams()).role_onsets)).splitlines()
+    (deep,) = [line for line in lines if "deep-s0" in line and "induction" in line]
+    last = records[1].analyses[-1]
+    score = last.roles["induction"].score
+    best = int(score.argmax())
+    assert f" a{best // 4}.h{best % 4} " in deep
+    assert number(float(score.max())) in deep
+    assert deep.rstrip().endswith("a5.h2")
+    (nano,) = [line for line in lines if "nano-s0" in line and " name mover" in line and "negative" not in line]
+    assert nano.rstrip().endswith("none")
+    assert " never " in nano
+    (unmeasured,) = [line for line in lines if "nano-s0" in line and "S-inhibition" in line]
+    assert "not measured: No head copies names." in unmeasured
+
+
+def test_the_algorithm_table_has_nulls_and_says_why_a_metric_is_undefined() -> None:
+    records = study(("nano", "deep"))
+    lines = text(algorithm_table(records)).splitlines()
+    (direct,) = [line.split() for line in lines if "deep-s0" in line and "B direct" in line]
+    metric = records[1].analyses[-1].algorithm
+    assert metric is not None
+    assert direct[3:5] == [f"{metric.metrics['direct'].value:.0f}", f"{metric.metrics['direct'].null_p95:.0f}"]
+    (queries,) = [line for line in lines if "nano-s0" in line and "C queries" in line]
+    assert "undefined: No head copies names." in queries
+    early = text(algorithm_table(study(("deep",), steps=(0,))))
+    assert early.count("undefined: IOI is not learnt here.") == 3
+
+
+def test_a_model_that_solves_ioi_without_name_movers_is_named() -> None:
+    nano, deep = study(("nano", "deep"))
+    (sentence,) = other_algorithms((nano, deep))
+    assert sentence.startswith("nano-s0 has learnt IOI, but no head copies names")
+    assert list(other_algorithms(study(("nano", "deep"), steps=(0,)))) == [], "not learnt, so not solved in any way"
+    last = deep.analyses[-1]
+    assert last.algorithm is not None
+    direct = dataclasses.replace(last.algorithm.metrics["direct"], null_p95=90.0)
+    weak = dataclasses.replace(last.algorithm, metrics=last.algorithm.metrics | {"direct": direct})
+    record = dataclasses.replace(deep, analyses=(dataclasses.replace(last, algorithm=weak),))
+    (sentence,) = other_algorithms((record,))
+    assert "no more than as many heads drawn at random may (90 %)" in sentence

@@ -1,0 +1,105 @@
+"""What a study found about heads and the algorithm, at the end of training: tables and sentences for the summary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ontogeny.core.results import CheckpointAnalysis
+from ontogeny.core.roles import RoleScores, head_names
+from ontogeny.records import MemberRecord
+from ontogeny.stages.terminal import new_table, number, short_onset, whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+IOI = "ioi"
+NAME_MOVER = "name_mover"
+_SHOWN = 6
+
+
+def last_checkpoints(records: Sequence[MemberRecord]) -> dict[str, CheckpointAnalysis]:
+    """The last analysed checkpoint of each member that has one."""
+    return {r.member: max(r.analyses, key=lambda a: a.ref.step) for r in records if r.analyses}
+
+
+def role_table(records: Sequence[MemberRecord], onsets: pd.DataFrame) -> Table:
+    """Member x role: the head with the largest score, its chance rate, who holds the role, and since when."""
+    from ontogeny.components import ROLES
+    from ontogeny.series import leading_head
+
+    table = new_table("Head roles, end of training", "member", "role", "best", "score", "chance", "onset")
+    table.add_column("heads that hold it")
+    appeared = {(row.member, row.role): row for row in onsets.itertuples()}
+    for member, analysis in last_checkpoints(records).items():
+        for name, scores in analysis.roles.items():
+            title = ROLES[name].title if name in ROLES else name
+            head, row = leading_head(scores), appeared.get((member, name))
+            if head is None:
+                table.add_row(member, title, "-", "-", "-", "-", f"not measured: {scores.reason}")
+                continue
+            onset = "-" if row is None else whole(row.step) if row.status == "found" else short_onset(str(row.status))
+            numbers = (number(float(scores.score[head])), number(float(scores.chance[head])))
+            table.add_row(member, title, *head_names([head]), *numbers, onset, _holders(analysis, scores))
+        table.add_section()
+    return table
+
+
+def algorithm_table(records: Sequence[MemberRecord]) -> Table:
+    """Member x metric: the paper's Figure 4 B, C, D with their nulls, or why they are undefined."""
+    from ontogeny.series import METRICS
+
+    title = "IOI's algorithm, end of training (per cent of |e|; null: 95th percentile)"
+    table = new_table(title, "member", "metric of IOI", "value", "null", "in circuit")
+    table.add_column("heads")
+    for member, analysis in last_checkpoints(records).items():
+        found = analysis.algorithm
+        if found is None:
+            continue
+        for letter, name in zip("BCD", METRICS):
+            metric = found.metrics.get(name)
+            if metric is None or metric.status == "undefined":
+                reason = found.reason if metric is None else metric.reason
+                table.add_row(member, f"{letter} {name}", "-", "-", "-", f"undefined: {reason}")
+                continue
+            numbers = (_percent(metric.value), _percent(metric.null_p95), _percent(metric.value_in_circuit))
+            table.add_row(member, f"{letter} {name}", *numbers, _names(metric.heads))
+        table.add_section()
+    return table
+
+
+def other_algorithms(records: Sequence[MemberRecord]) -> Iterator[str]:
+    """A sentence for each member that solves IOI, but not by heads that move names (METHODS 0.1)."""
+    for member, analysis in last_checkpoints(records).items():
+        task, copying = analysis.tasks.get(IOI), analysis.roles.get(NAME_MOVER)
+        if task is None or task.circuit.status == "not_learned" or copying is None or copying.status != "measured":
+            continue
+        if not analysis.holders.get(NAME_MOVER):
+            yield (
+                f"{member} has learnt IOI, but no head copies names more often than chance: "
+                "IOI is solved by another algorithm than the paper's."
+            )
+            continue
+        direct = analysis.algorithm.metrics.get("direct") if analysis.algorithm is not None else None
+        if direct is not None and direct.status == "measured" and not direct.value > direct.null_p95:
+            yield (
+                f"{member} has heads that copy names, but they and the copy-suppression heads carry "
+                f"{direct.value:.0f} % of the direct effect, no more than as many heads drawn at random may "
+                f"({direct.null_p95:.0f} %): that IOI is solved by name movers is not shown."
+            )
+
+
+def _holders(analysis: CheckpointAnalysis, scores: RoleScores) -> str:
+    return _names(analysis.holders.get(scores.role, ()))
+
+
+def _names(heads: Sequence[tuple[int, int]]) -> str:
+    """The first few."""
+    more = f" and {len(heads) - _SHOWN} more" if len(heads) > _SHOWN else ""
+    return ", ".join(head_names(heads[:_SHOWN])) + more if heads else "none"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f}" if math.isfinite(value) else "-"
