@@ -49,8 +49,8 @@ SMALLEST = 1e-9
 """Mean KL in nats below which a head has no effect of its own to explain (float32 resolves about 1e-11)."""
 COLUMNS = 2048
 """Columns of a batch of documents; with the vocabulary it bounds memory."""
-CHUNK = 4096
-"""Tokens of the vocabulary at a time: so that a document's logits stay in the cache."""
+CHUNK = 2048
+"""Tokens of the vocabulary at a time, each piece dense: so that a document's logits stay in the cache."""
 NULL_EVERY = 4
 
 
@@ -74,6 +74,15 @@ class Means:
         return self.values.shape[1]
 
 
+Pieces = tuple[Float[Tensor, "rows chunk"], ...]
+"""``[rows, vocab]`` cut along the vocabulary, each piece dense."""
+
+
+def pieces(x: Float[Tensor, "rows vocab"]) -> Pieces:
+    """Cut at `CHUNK` tokens."""
+    return tuple(part.contiguous() for part in x.split(CHUNK, dim=1))
+
+
 @dataclass(frozen=True)
 class Document:
     """One document as the final logits see it; rows are the destinations that are scored."""
@@ -82,7 +91,7 @@ class Document:
     """Its row in the batch ..."""
     start: int
     """... and its first column."""
-    probabilities: Float[Tensor, "rows vocab"]
+    probabilities: Pieces
     scale: Float[Tensor, "rows 1"]
     """1 / sigma of the final norm."""
     distinct: Int[Tensor, " distinct"]
@@ -112,8 +121,8 @@ class Ablation:
 
     coefficients: Float[Tensor, "heads rows kept+1"]
     """The last column undoes the mean of the change under the probabilities ..."""
-    onto: Float[Tensor, "kept+1 vocab"]
-    """... and meets ones."""
+    onto: Pieces
+    """... and meets ones: ``[kept + 1, vocab]``."""
 
 
 def split_halves(text: Texts, settings: CopySuppressionParams) -> Halves:
@@ -188,7 +197,7 @@ def _documents(subject: Subject, text: Texts, positions: int, taken: int, genera
             Document(
                 row=row,
                 start=resid.shape[1] - length,
-                probabilities=probabilities,
+                probabilities=pieces(probabilities),
                 scale=normalise(subject.architecture, final)[2],
                 distinct=distinct,
                 which=which,
@@ -215,7 +224,7 @@ def _layer(
         ablations.append([_ablate(subject, layer, done, doc, means, keep, shift) for shift in shifts])
     sums = torch.zeros(4, subject.architecture.n_heads, dtype=torch.float64)
     for head, out in enumerate(head_outputs(subject.weights, layer)):
-        onto = out @ subject.weights.unembed
+        onto = pieces(out @ subject.weights.unembed)
         for doc, change, found in zip(documents, changes, ablations):
             change_here = change[:, head].contiguous()
             mean_change = ((change_here @ out) * doc.expected).sum(dim=-1, keepdim=True)
@@ -264,24 +273,23 @@ def _ablate(
     expected = doc.expected @ doc.direction[used].T
     centre = -(coefficients * expected).sum(dim=-1, keepdim=True)
     onto = doc.onto[used]
-    return Ablation(torch.cat([coefficients, centre], dim=-1), torch.cat([onto, onto.new_ones(1, onto.shape[1])]))
+    onto = torch.cat([onto, onto.new_ones(1, onto.shape[1])])
+    return Ablation(torch.cat([coefficients, centre], dim=-1), pieces(onto))
 
 
 def _kl(
-    probabilities: Float[Tensor, "rows vocab"],
+    probabilities: Pieces,
     change: Float[Tensor, "rows d_head"],
     centre: Float[Tensor, "rows 1"],
-    onto: Float[Tensor, "d_head vocab"],
-    ablations: list[tuple[Float[Tensor, "rows kept+1"], Float[Tensor, "kept+1 vocab"]]],
+    onto: Pieces,
+    ablations: list[tuple[Float[Tensor, "rows kept+1"], Pieces]],
 ) -> Float[Tensor, " ablations+1"]:
     """Sum over rows of KL(whole || changed) in nats: the head mean-ablated, and with each ablation added to that."""
     sums = change.new_zeros(1 + len(ablations), len(change))
-    for first in range(0, probabilities.shape[1], CHUNK):
-        chunk = slice(first, first + CHUNK)
-        p = probabilities[:, chunk]
-        delta = torch.addmm(-centre, change, onto[:, chunk])
+    for chunk, p in enumerate(probabilities):
+        delta = torch.addmm(-centre, change, onto[chunk])
         for place, (coefficients, directions) in enumerate(ablations, start=1):
-            changed = torch.addmm(delta, coefficients, directions[:, chunk])
+            changed = torch.addmm(delta, coefficients, directions[chunk])
             sums[place] += torch.linalg.vecdot(p, changed.expm1_())
         sums[0] += torch.linalg.vecdot(p, delta.expm1_())
     return sums.double().log1p().sum(dim=1).cpu()

@@ -35,7 +35,7 @@ from ontogeny.params import RolesParams, ThresholdParams
 from ontogeny.tasks.base import is_one_token
 
 PLACES = ("IO", "S1", "S2")
-SAMPLE = 2048
+SAMPLE = 4096
 """Tokens of the vocabulary that settle most vectors."""
 ROWS = 256
 """Vectors that are unembedded at a time."""
