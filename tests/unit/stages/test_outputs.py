@@ -27,6 +27,7 @@ def study(tmp_path: Path) -> Study:
     scale = {"layers": 4, "heads": 4, "d_model": 64}
     data["checkpoints"]["scales"] = dict.fromkeys(("small", "deep", "wide"), scale)
     data["suite"]["members"] = ["small-s0", "deep-s0", "wide-s0"]
+    data["tune"]["checkpoints"] = ["small-s0@last"]
     data["figures"] = {"formats": ["png", "svg"], "dpi": 50}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
     study = open_study(tmp_path)
