@@ -18,6 +18,9 @@ from ontogeny.core.errors import OntogenyError
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 MEMBER = re.compile(r"^(?P<scale>[a-z0-9][a-z0-9._]*)-s(?P<seed>\d+)$")
 CHECKPOINT = re.compile(r"^(?P<member>[a-z0-9][a-z0-9._]*-s\d+)@(?P<moment>last|\d+|\d{1,3}%)$")
+Method = Literal["eap", "eap_ig", "eap_ig_activations", "ceap", "clean_corrupted", "exact"]
+Rule = Literal["right", "left", "midpoint"]
+SelectionName = Literal["greedy", "topn", "threshold", "greedy-signed", "topn-signed", "threshold-signed"]
 T = TypeVar("T")
 Choice = Annotated[tuple[T, ...], Field(min_length=1)]
 
@@ -165,16 +168,16 @@ class BehaviourParams(Section):
 class AttributionParams(Section):
     """How edges are scored (METHODS 3.4)."""
 
-    method: Literal["eap", "eap_ig", "eap_ig_activations", "ceap", "clean_corrupted", "exact"] = "eap_ig"
+    method: Method = "eap_ig"
     steps: Annotated[int, Field(ge=1, le=1000)] = 5
     """m: points of each path of `eap_ig`, `eap_ig_activations` and `ceap`; the other methods do not use it."""
-    rule: Literal["right", "left", "midpoint"] = "right"
+    rule: Rule = "right"
 
 
 class SearchParams(Section):
     """The search for the smallest faithful circuit (METHODS 4)."""
 
-    selection: Literal["greedy", "topn", "threshold", "greedy-signed", "topn-signed", "threshold-signed"] = "greedy"
+    selection: SelectionName = "greedy"
     """A rule alone ranks by |score|; `-signed` by the score itself, harmful edges last."""
     threshold: Fraction = 0.8
     faithfulness: Literal["raw", "normalised"] = "raw"
@@ -259,6 +262,8 @@ class AlgorithmParams(Section):
 
     effect: Annotated[float, Field(le=0)] = -0.001
     """A head belongs to the set of `queries` or `values` only if its effect is below this."""
+    direct_set: Literal["paper", "cot"] = "paper"
+    """Set of `direct`; `cot`: the paper's code's, with negative name movers, and copy suppression where e < -0.01."""
     null_draws: Annotated[int, Field(ge=100)] = 1000
     leading_heads: Annotated[int, Field(ge=1)] = 3
     """Heads of a role that are ablated together, at most, when self-repair is measured."""
@@ -290,12 +295,10 @@ class AnalyseParams(Section):
 class SpaceParams(Section):
     """What a search for settings may choose from (names as in `attribution` and `search`)."""
 
-    method: Choice[Literal["eap", "eap_ig", "eap_ig_activations", "clean_corrupted", "exact"]] = ("eap", "eap_ig")
-    rule: Choice[Literal["right", "left", "midpoint"]] = ("right", "midpoint")
+    method: Choice[Method] = ("eap", "eap_ig")
+    rule: Choice[Rule] = ("right", "midpoint")
     steps: Choice[Annotated[int, Field(ge=1, le=1000)]] = (2, 5, 30)
-    selection: Choice[Literal["greedy", "topn", "threshold", "greedy-signed", "topn-signed", "threshold-signed"]] = (
-        "greedy",
-    )
+    selection: Choice[SelectionName] = ("greedy",)
     threshold: Choice[Fraction] = (0.7, 0.8, 0.85, 0.9)
     """tau on `discover`; `ontogeny tune run` may also try values between the least and the largest."""
     examples: Choice[Fraction] = (0.25, 1.0)

@@ -25,6 +25,7 @@ from ontogeny.algorithm.metrics import (
     holders_that_help,
     measure,
     movers_and_suppressors,
+    movers_of_either_sign,
     path_effects,
     undefined_metric,
 )
@@ -45,6 +46,7 @@ CHAINS: tuple[tuple[MetricName, MetricName, str], ...] = (
     ("queries_by_token", "values_by_token", TOKEN),
 )
 """C and D, and the signal by which their heads inhibit S."""
+DIRECT_SETS = {"paper": movers_and_suppressors, "cot": movers_of_either_sign}
 
 
 def analyse_algorithm(
@@ -78,11 +80,12 @@ def analyse_algorithm(
 
 
 def _direct(effects: PathEffects, roles: Roles, circuit: Circuit | None, settings: AnalyseParams) -> AlgorithmMetric:
-    missing = _missing(roles, "name_mover", "copy_suppression")
+    needed = ("name_mover", "negative_name_mover", "copy_suppression")
+    missing = _missing(roles, *needed)
     if missing:
         return undefined_metric("direct", missing)
-    masks = tuple(_mask(roles[name], settings.roles.thresholds) for name in ("name_mover", "copy_suppression"))
-    candidates = Candidates(masks, movers_and_suppressors)
+    masks = tuple(_mask(roles[name], settings.roles.thresholds) for name in needed)
+    candidates = Candidates(masks, DIRECT_SETS[settings.algorithm.direct_set])
     return measure("direct", effects, candidates, (), circuit, settings.algorithm)
 
 

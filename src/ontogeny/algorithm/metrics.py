@@ -23,6 +23,8 @@ from ontogeny.params import AlgorithmParams
 from ontogeny.patching.path_patching import PathPatcher, head_effects
 
 HeadMask = Bool[Tensor, "*draws layers heads"]
+COT_SUPPRESSION = -0.01
+"""Option `cot` measures copy suppression only of heads with e below this."""
 Choose = Callable[[tuple[HeadMask, ...], HeadScores], HeadMask]
 """From who holds each of some roles, and the effects, to the heads that count."""
 
@@ -54,9 +56,17 @@ def holders_that_help(effect: float) -> Choose:
 
 
 def movers_and_suppressors(roles: tuple[HeadMask, ...], effects: HeadScores) -> HeadMask:
-    """Holders of the first role that help, and all holders of the second (METHODS 7.3, the paper's set)."""
-    movers, suppressors = roles
+    """Of name movers, their negatives and copy suppressors the paper's set: movers that help, all suppressors."""
+    movers, _, suppressors = roles
     return (movers & (effects < 0)) | suppressors
+
+
+def movers_of_either_sign(roles: tuple[HeadMask, ...], effects: HeadScores) -> HeadMask:
+    """Of the same the set of the paper's code (METHODS 7.3, option `cot`): negative name movers belong to it, and
+    suppressors only if they help.
+    """
+    movers, negative, suppressors = roles
+    return (movers & (effects < 0)) | (negative & (effects != 0)) | (suppressors & (effects < COT_SUPPRESSION))
 
 
 def measure(

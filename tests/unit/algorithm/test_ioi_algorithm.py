@@ -114,6 +114,7 @@ def without(role: str, why: str) -> dict[str, RoleScores]:
     ("role", "gone"),
     [
         ("copy_suppression", {"direct", *VALUES}),
+        ("negative_name_mover", {"direct"}),
         ("name_mover", {"direct", *QUERIES, *VALUES}),
         ("s_inhibition", {*QUERIES, *VALUES}),
         ("induction", {*VALUES}),

@@ -15,6 +15,7 @@ from ontogeny.algorithm.metrics import (
     holders_that_help,
     measure,
     movers_and_suppressors,
+    movers_of_either_sign,
     permute_within_layers,
 )
 from ontogeny.core.algorithm import PathEffects
@@ -26,8 +27,9 @@ EFFECT = torch.tensor([[-0.4, 0.1, 0.0], [-0.2, -0.0005, 0.3]], dtype=torch.floa
 FROZEN = torch.tensor([[-0.1, 0.0, 0.0], [-0.1, 0.0, 0.2]], dtype=torch.float64)
 EFFECTS = PathEffects(("logits",), EFFECT, FROZEN)
 MOVERS = torch.tensor([[True, True, False], [False, True, False]])
+NEGATIVE = torch.tensor([[False, True, True], [False, False, False]])
 SUPPRESSORS = torch.tensor([[False, False, False], [False, False, True]])
-DIRECT = Candidates((MOVERS, SUPPRESSORS), movers_and_suppressors)
+DIRECT = Candidates((MOVERS, NEGATIVE, SUPPRESSORS), movers_and_suppressors)
 SETTINGS = AlgorithmParams(null_draws=4000)
 
 
@@ -51,6 +53,14 @@ def test_the_set_of_the_final_residual():
     assert found.circuit_heads == pytest.approx(0.6)
     assert found.value_in_circuit == pytest.approx(100 * 0.4 / 0.6)
     assert found.value_frozen == pytest.approx(100 * 0.3 / 0.4)
+
+
+def test_the_set_of_the_papers_code():
+    """Negative name movers with any effect join (+0.1; not 0.0); the suppressor with +0.3 goes."""
+    found = measure("direct", EFFECTS, Candidates(DIRECT.roles, movers_of_either_sign), (), None, SETTINGS)
+    assert found.heads == ((0, 0), (0, 1), (1, 1))
+    harmful = Candidates((MOVERS, NEGATIVE, MOVERS), movers_of_either_sign)
+    assert measure("direct", EFFECTS, harmful, (), None, SETTINGS).heads == ((0, 0), (0, 1), (1, 1))
 
 
 def test_the_sets_behind_have_a_limit():
