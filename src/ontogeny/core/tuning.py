@@ -16,7 +16,7 @@ from ontogeny.core.stability import Quantiles
 
 NAMES = ("method", "rule", "steps", "selection", "threshold", "examples")
 """Of what is searched, in the order in which settings are sorted."""
-WITH_STEPS = ("eap_ig", "eap_ig_activations")
+WITH_STEPS = ("eap_ig", "eap_ig_activations", "ceap")
 """Methods that take m points of a path; the others have no `steps` and no `rule`."""
 
 TrialStatus = Literal["reached", "threshold_unmet", "not_learned", "trivial", "nan", "failed"]

@@ -63,15 +63,17 @@ def with_setting(text: str, chosen: Setting) -> str:
 
 
 def _only_changed_lines(before: str, after: str) -> str:
-    """`after` where its values differ from `before`, `before` where only its layout does."""
+    """`after`, with every line as it was in `before` that says the same."""
     import yaml
 
-    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    if len(old) != len(new):
+    wanted, lines = yaml.safe_load(after), after.splitlines(keepends=True)
+    old = before.splitlines(keepends=True)
+    if len(old) != len(lines):
         return after
-    kept = [a if " ".join(a.split()) == " ".join(b.split()) else b for a, b in zip(old, new)]
-    text = "".join(kept)
-    return text if yaml.safe_load(text) == yaml.safe_load(after) else after
+    for place, line in enumerate(old):
+        if line != lines[place] and yaml.safe_load("".join([*lines[:place], line, *lines[place + 1 :]])) == wanted:
+            lines[place] = line
+    return "".join(lines)
 
 
 def _refuse_other_data(study: Study, record: TuningRecord) -> None:

@@ -1,10 +1,9 @@
 """What scoring costs: passes of one prompt through the model, whatever the machine.
 
-    a forward pass of the corrupted and of the clean prompt, then for each point of the path a backward pass, and a
-    forward pass unless the point is one of the two ends (`attribution.path`)
-
-`exact` takes a forward pass an edge and one for the full graph. A pass that starts in the middle of the model (a moved
-layer, a circuit) counts as a whole one.
+For a method with a path: a forward pass of the corrupted and of the clean prompt, then for each point a backward pass,
+and a forward pass unless the point is one of the two ends. `exact` takes a forward pass an edge and one for the full
+graph. A pass that starts in the middle of the model (a moved layer, a circuit) counts as a whole one. A test counts
+what the engine does.
 """
 
 from __future__ import annotations
@@ -35,8 +34,9 @@ _COSTS: dict[str, Callable[[ScoreSetting, GraphSpec], Passes]] = {
     "clean_corrupted": lambda scores, graph: Passes(2, 2),  # noqa: ARG005
     "eap_ig": lambda scores, graph: Passes(2 + _inner(scores), scores.steps),  # noqa: ARG005
     "eap_ig_activations": lambda scores, graph: Passes(
-        2 + _inner(scores) + 2 * graph.n_layers * scores.steps, (2 * graph.n_layers + 1) * scores.steps
+        4 + _inner(scores) + 2 * graph.n_layers * scores.steps, (2 * graph.n_layers + 1) * scores.steps
     ),
+    "ceap": lambda scores, graph: Passes(1 + scores.steps * (2 if scores.rule == "midpoint" else 1), scores.steps),  # noqa: ARG005
     "exact": lambda scores, graph: Passes(3 + graph.n_edges, 0),  # noqa: ARG005
 }
 
