@@ -35,6 +35,12 @@ def lock(folder: Path) -> dict[str, object]:
     return stages
 
 
+def git(clone: Clone, *arguments: str) -> None:
+    """Run git in the clone as somebody."""
+    done = clone.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments)
+    assert done.returncode == 0, done.stderr
+
+
 def fingerprints(clone: Clone) -> list[str]:
     """Of the finished runs in MLflow, both experiments."""
     from mlflow import MlflowClient
@@ -206,6 +212,33 @@ def workers(clone: Clone, name: str) -> list[psutil.Process]:
     process = stage(clone, name)
     children = process.children() if process is not None else []
     return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+
+def test_a_second_clone_pulls_the_results_and_computes_nothing(clone: Clone, tmp_path: Path) -> None:
+    """The remote is a folder. The second clone has no job cache: what it shows comes from data/ alone."""
+    second = Clone(tmp_path / "second")
+    for command in (("remote", "add", "--default", "shared", str(tmp_path / "remote")), ("push",)):
+        done = clone.run("dvc", *command)
+        assert done.returncode == 0, done.stderr
+    git(clone, "add", "params.yaml", "dvc.lock", ".dvc/config")
+    git(clone, "commit", "-q", "-m", "A study to share")
+    git(clone, "clone", "-q", str(clone.root), str(second.root))
+    assert not (second.root / "data" / "checkpoints").exists()
+    done = second.run("dvc", "pull")
+    assert done.returncode == 0, done.stderr
+    assert files(second.root / "data") == files(clone.root / "data")
+    done = second.run("dvc", "repro")
+    assert "Running stage" not in done.stdout
+    assert "Data and pipelines are up to date." in done.stdout
+    assert not (second.root / ".cache" / "training").exists()
+    assert not (second.root / ".cache" / "jobs").exists()
+    done = second.run("ontogeny", "publish")
+    assert done.returncode == 0, done.stderr
+    assert sorted(fingerprints(second)) == sorted(fingerprints(clone))
+
+    (second.root / FAILED).unlink()
+    done = second.run("dvc", "repro", "--dry", f"analyse@{MEMBERS[1]}")
+    assert f"Running stage 'analyse@{MEMBERS[1]}'" in done.stdout, "a list that was removed is not pulled back: a retry"
 
 
 def test_an_analysis_setting_retrains_nothing(clone: Clone) -> None:
