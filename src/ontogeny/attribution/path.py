@@ -230,7 +230,7 @@ def _slot_products(
     sums: BlockSums,
     rows: slice,
     per_example: bool,
-) -> Float[Tensor, "*pairs writers 3*heads"]:
+) -> Float[Tensor, "*pairs writers slots"]:
     """Inner products with the gradients at the inputs of all head slots, before the norm (`BlockGradients`)."""
     a, block = subject.architecture, subject.weights.blocks[layer]
     assert sums.qkv is not None
@@ -242,7 +242,18 @@ def _slot_products(
     size = torch.bmm(written.view(u, n * w, d).transpose(0, 1), normed.permute(1, 2, 0))
     size = size.view(n, w, u, -1).transpose(1, 2).reshape(n, u, -1)
     aside = torch.bmm(size, along)
-    return _products(written, full, per_example).sub_(aside if per_example else aside.sum(dim=0))
+    return _shared(subject, _products(written, full, per_example).sub_(aside if per_example else aside.sum(dim=0)))
+
+
+def _shared(
+    subject: Subject, products: Float[Tensor, "*pairs writers 3*heads"]
+) -> Float[Tensor, "*pairs writers slots"]:
+    """Readers that heads share: what enters there enters all of them, so that its gradient is the sum of theirs."""
+    graph, H = subject.graph, subject.graph.n_heads
+    if graph.kv_heads is None:
+        return products
+    groups = products[..., H:].unflatten(-1, (2 * graph.kv_heads, -1)).sum(dim=-1)
+    return torch.cat([products[..., :H], groups], dim=-1)
 
 
 def _products(

@@ -56,11 +56,14 @@ class Circuit:
 
     @cached_property
     def nodes(self) -> Bool[Tensor, " nodes"]:
-        """True for each node that an edge touches: the writers in their order, then the logits."""
-        touched = torch.cat([self.edges.any(dim=1), self.edges[:, -1].any()[None]])
-        own = self.graph.writer_of_reader[:-1][self.edges[:, :-1].any(dim=0)]
-        touched[own] = True
-        return touched
+        """True for each node that an edge touches: the writers in their order, then the logits.
+
+        An edge into a reader that heads share touches those of them that something else touches.
+        """
+        feeds, read = self.graph.feeds, self.edges.any(dim=0)
+        alone = feeds & (feeds.sum(dim=0) == 1)
+        touched = self.edges.any(dim=1) | (alone & read).any(dim=1)
+        return torch.cat([touched, read[-1:]])
 
     @property
     def n_nodes(self) -> int:
@@ -240,9 +243,7 @@ def _greedy_order(
     order = np.full(strength.shape, graph.n_edges + 1, dtype=np.int64)
     sorted_writers = np.argsort(-strength, axis=0, kind="stable").T.tolist()
     n_inputs = graph.real_edges.sum(dim=0).tolist()
-    readers_of: list[list[int]] = [[] for _ in range(graph.n_writers)]
-    for reader, writer in enumerate(graph.writer_of_reader.tolist()[:-1]):
-        readers_of[writer].append(reader)
+    readers_of = [feeds.nonzero().flatten().tolist() for feeds in graph.feeds]
     heap: list[tuple[float, int, int, int]] = []
 
     def push(reader: int, place: int) -> None:
@@ -251,7 +252,7 @@ def _greedy_order(
             heapq.heappush(heap, (-strength[writer, reader], writer, reader, place))
 
     push(graph.logits_reader, 0)
-    reached = [False] * graph.n_writers
+    reached, opened = [False] * graph.n_writers, set[int]()
     rank = 0
     while heap:
         _, writer, reader, place = heapq.heappop(heap)
@@ -260,32 +261,35 @@ def _greedy_order(
         push(reader, place + 1)
         if not reached[writer]:
             reached[writer] = True
-            for opened in readers_of[writer]:
-                push(opened, 0)
+            for reader in readers_of[writer]:
+                if reader not in opened:  # heads may share it
+                    opened.add(reader)
+                    push(reader, 0)
     return order
 
 
 def _keep_from(graph: GraphSpec, order: Int[np.ndarray, "writers readers"]) -> Int[np.ndarray, "writers readers"]:
     """Least n at which each edge lies on a path input -> logits made of edges of rank <= n."""
-    H, never = graph.n_heads, graph.n_edges + 1
+    H, G, never = graph.n_heads, graph.kv_readers, graph.n_edges + 1
     grounded = np.full(graph.n_writers, never, dtype=np.int64)
     grounded[0] = 0
     useful = np.full(graph.n_readers, never, dtype=np.int64)
     useful[graph.logits_reader] = 0
 
-    def ground(readers: slice, writers: slice, slots: int) -> None:
-        first = np.maximum(order[:, readers], grounded[:, None]).min(axis=0)
-        grounded[writers] = first.reshape(slots, -1).min(axis=0)
+    def reached_by(readers: slice) -> Int[np.ndarray, " readers"]:
+        return np.maximum(order[:, readers], grounded[:, None]).min(axis=0)
 
-    def use(readers: slice, writers: slice, slots: int) -> None:
-        useful[readers] = np.tile(np.maximum(order[writers], useful).min(axis=1), slots)
+    def leading_on(writers: slice) -> Int[np.ndarray, " writers"]:
+        return np.maximum(order[writers], useful).min(axis=1)
 
     for layer in range(graph.n_layers):
         first, mlp, own = graph.head_reader(layer, 0, 0), graph.mlp_reader(layer), graph.head_writer(layer, 0)
-        ground(slice(first, mlp), slice(own, own + H), 3)
-        ground(slice(mlp, mlp + 1), slice(own + H, own + H + 1), 1)
+        query, key, value = np.split(reached_by(slice(first, mlp)), [H, H + G])
+        grounded[own : own + H] = np.minimum(query, np.repeat(np.minimum(key, value), H // G))
+        grounded[own + H] = reached_by(slice(mlp, mlp + 1))[0]
     for layer in reversed(range(graph.n_layers)):
         first, mlp, own = graph.head_reader(layer, 0, 0), graph.mlp_reader(layer), graph.head_writer(layer, 0)
-        use(slice(mlp, mlp + 1), slice(own + H, own + H + 1), 1)
-        use(slice(first, mlp), slice(own, own + H), 3)
+        useful[mlp] = leading_on(slice(own + H, own + H + 1))[0]
+        heads = leading_on(slice(own, own + H))
+        useful[first:mlp] = np.concatenate([heads, np.tile(heads.reshape(G, -1).min(axis=1), 2)])
     return np.maximum(np.maximum(order, grounded[:, None]), useful)

@@ -152,6 +152,7 @@ def read_graph(path: Path) -> tuple[Circuit, EdgeScores]:
 
 
 def _config(graph: GraphSpec, d_model: int) -> dict[str, Any]:
+    graph.require_own_readers("A file of the EAP-IG library")
     return {
         "n_layers": graph.n_layers,
         "n_heads": graph.n_heads,

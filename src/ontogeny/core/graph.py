@@ -29,6 +29,24 @@ class GraphSpec:
     n_layers: int
     n_heads: int
     parallel: bool = True
+    kv_heads: int | None = None
+    """With grouped-query attention, if groups are to be readers: key and value readers a layer, each of them shared by
+    n_heads / kv_heads heads. None: every head has its own, with or without groups."""
+
+    def __post_init__(self) -> None:
+        """Groups are of equal size."""
+        if self.kv_heads is not None and (self.kv_heads < 1 or self.n_heads % self.kv_heads):
+            raise OntogenyError(f"{self.n_heads} heads cannot share {self.kv_heads} key and value readers evenly.")
+
+    @property
+    def kv_readers(self) -> int:
+        """Key readers a layer, and value readers."""
+        return self.kv_heads or self.n_heads
+
+    @property
+    def n_slots(self) -> int:
+        """H + 2 G: readers of a layer's heads; 3 H if every head has its own."""
+        return self.n_heads + 2 * self.kv_readers
 
     @property
     def n_writers(self) -> int:
@@ -37,14 +55,14 @@ class GraphSpec:
 
     @property
     def n_readers(self) -> int:
-        """R = L (3 H + 1) + 1."""
-        return self.n_layers * (3 * self.n_heads + 1) + 1
+        """R = L (3 H + 1) + 1; with groups L (H + 2 G + 1) + 1."""
+        return self.n_layers * (self.n_slots + 1) + 1
 
     @property
     def n_edges(self) -> int:
-        """E = (3H+1) [L + (H+1) L (L-1) / 2] + 1 + L (H+1), sequential blocks + L H (METHODS 3.2)."""
+        """E = (3H+1) [L + (H+1) L (L-1) / 2] + 1 + L (H+1), sequential blocks + L H (METHODS 3.2); groups: H + 2G."""
         L, H = self.n_layers, self.n_heads
-        parallel = (3 * H + 1) * (L + (H + 1) * L * (L - 1) // 2) + 1 + L * (H + 1)
+        parallel = (self.n_slots + 1) * (L + (H + 1) * L * (L - 1) // 2) + 1 + L * (H + 1)
         return parallel if self.parallel else parallel + L * H
 
     def head_writer(self, layer: int, head: int) -> int:
@@ -56,12 +74,16 @@ class GraphSpec:
         return 1 + layer * (self.n_heads + 1) + self.n_heads
 
     def head_reader(self, layer: int, slot: int, head: int) -> int:
-        """Reader index of a head's slot: 0 query, 1 key, 2 value."""
-        return layer * (3 * self.n_heads + 1) + slot * self.n_heads + head
+        """Reader index of a head's slot: 0 query, 1 key, 2 value; of its group's, if groups are readers."""
+        first = layer * (self.n_slots + 1)
+        if slot == 0:
+            return first + head
+        group = head * self.kv_readers // self.n_heads
+        return first + self.n_heads + (slot - 1) * self.kv_readers + group
 
     def mlp_reader(self, layer: int) -> int:
         """Reader index of the MLP of `layer`."""
-        return layer * (3 * self.n_heads + 1) + 3 * self.n_heads
+        return layer * (self.n_slots + 1) + self.n_slots
 
     @property
     def logits_reader(self) -> int:
@@ -83,27 +105,34 @@ class GraphSpec:
 
     @cached_property
     def reader_names(self) -> tuple[str, ...]:
-        """`a0.h0<q>` ..., `m0`, ..., `logits`."""
-        names = []
+        """`a0.h0<q>` ..., `m0`, ..., `logits`; readers of groups are `a0.g0<k>`."""
+        names, kind = [], "h" if self.kv_heads is None else "g"
         for layer in range(self.n_layers):
-            names += [f"a{layer}.h{head}<{slot}>" for slot in SLOTS for head in range(self.n_heads)] + [f"m{layer}"]
+            names += [f"a{layer}.h{head}<q>" for head in range(self.n_heads)]
+            names += [f"a{layer}.{kind}{i}<{slot}>" for slot in "kv" for i in range(self.kv_readers)] + [f"m{layer}"]
         return (*names, "logits")
 
     @cached_property
     def reader_kinds(self) -> tuple[ReaderKind, ...]:
         """Kind of each reader."""
-        block: list[ReaderKind] = [slot for slot in SLOTS for _ in range(self.n_heads)] + ["mlp"]
+        counts = zip(SLOTS, (self.n_heads, self.kv_readers, self.kv_readers))
+        block: list[ReaderKind] = [*(slot for slot, count in counts for _ in range(count)), "mlp"]
         return (*(block * self.n_layers), "logits")
 
     @cached_property
     def reader_layers(self) -> Int[Tensor, " readers"]:
         """Layer of each reader; the logits count as layer L."""
-        layers = torch.arange(self.n_layers).repeat_interleave(3 * self.n_heads + 1)
+        layers = torch.arange(self.n_layers).repeat_interleave(self.n_slots + 1)
         return torch.cat([layers, torch.tensor([self.n_layers])])
 
     @cached_property
     def writer_of_reader(self) -> Int[Tensor, " readers"]:
-        """The writer of the node that a reader belongs to: all three slots of a head give that head; logits -1."""
+        """The writer of the node that a reader belongs to: all three slots of a head give that head; logits -1.
+
+        Raises:
+            OntogenyError: readers of groups belong to several heads (`feeds`).
+        """
+        self.require_own_readers("This")
         own = []
         for layer in range(self.n_layers):
             own += [self.head_writer(layer, head) for _ in SLOTS for head in range(self.n_heads)]
@@ -118,6 +147,28 @@ class GraphSpec:
             for layer, kind in zip(self.reader_layers, self.reader_kinds)
         ]
         return torch.arange(self.n_writers)[:, None] < torch.tensor(prefix)[None, :]
+
+    @cached_property
+    def feeds(self) -> Bool[Tensor, "writers readers"]:
+        """True where what the reader reads goes into what the writer writes."""
+        found = torch.zeros(self.n_writers, self.n_readers, dtype=torch.bool)
+        for layer in range(self.n_layers):
+            found[self.mlp_writer(layer), self.mlp_reader(layer)] = True
+            for head in range(self.n_heads):
+                found[self.head_writer(layer, head), [self.head_reader(layer, slot, head) for slot in range(3)]] = True
+        return found
+
+    def require_own_readers(self, what: str) -> None:
+        """Refuse a graph whose readers are shared.
+
+        Raises:
+            OntogenyError: it is one.
+        """
+        if self.kv_heads is not None:
+            raise OntogenyError(
+                f"{what} needs a graph in which every head has its own key and value readers: load the model with "
+                "kv_readers='head'."
+            )
 
     def edge_name(self, writer: int, reader: int) -> str:
         """`a0.h3->a5.h2<v>`."""

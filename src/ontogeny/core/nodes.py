@@ -31,7 +31,8 @@ def node_circuit(graph: GraphSpec, nodes: Bool[Tensor, " writers"]) -> Circuit:
     """All edges between these writers, the embedding and the logits, pruned."""
     inside = nodes.clone()
     inside[0] = True
-    reads = torch.cat([inside[graph.writer_of_reader[:-1]], torch.tensor([True])])
+    reads = (graph.feeds & inside[:, None]).any(dim=0)
+    reads[graph.logits_reader] = True
     return prune(Circuit(graph, graph.real_edges & inside[:, None] & reads))
 
 

@@ -6,7 +6,7 @@ Nothing else in the engine knows families, and what a description does not cover
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ontogeny.core.errors import UnsupportedModel
-from ontogeny.models.weights import Activation, Architecture, Block, NormKind, Weights
+from ontogeny.models.weights import Activation, Architecture, Block, KVReaders, NormKind, Weights
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -47,8 +47,13 @@ class Norm:
         return folded.contiguous(), folded_bias
 
 
-def read_weights(model: Any) -> Weights:
+def read_weights(model: Any, kv_readers: KVReaders = "head") -> Weights:
     """The weights of a Hugging Face causal language model, in its dtype and on its device.
+
+    Args:
+        model: the model.
+        kv_readers: with grouped-query attention, who has key and value readers: each head, or each group. Without
+            groups both are the same.
 
     Raises:
         UnsupportedModel: no description of this family, or an option that the description does not cover.
@@ -60,7 +65,8 @@ def read_weights(model: Any) -> Weights:
             "Add one in ontogeny/models/families.py."
         )
     with torch.no_grad():
-        return FAMILIES[family](model)
+        weights = FAMILIES[family](model)
+    return replace(weights, architecture=replace(weights.architecture, kv_readers=kv_readers))
 
 
 def _gpt_neox(model: Any) -> Weights:
@@ -151,8 +157,9 @@ def _gpt2(model: Any) -> Weights:
 def _llama(model: Any) -> Weights:
     """Llama, Qwen2 and OLMo: sequential blocks, full rotary, gated MLP; RMSNorm, or LayerNorm without parameters.
 
-    With grouped-query attention each query head gets its group's key and value projections, and with them its own key
-    and value readers: the graph has 3H head slots a layer, as without groups.
+    With grouped-query attention each query head gets a copy of its group's key and value projections. Its own key and
+    value readers go with them, 3H head slots a layer as without groups, unless groups are to be the readers
+    (`Architecture.kv_readers`).
     """
     config, base, family = model.config, model.model, model.config.model_type
     H, d = config.num_attention_heads, config.hidden_size
@@ -178,6 +185,7 @@ def _llama(model: Any) -> Weights:
         rotary=size,
         rotary_base=float(rope["rope_theta"]),
         context=config.max_position_embeddings,
+        kv_heads=config.num_key_value_heads if groups > 1 else None,
     )
 
     def for_each_query(weight: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from ontogeny.models.families import read_weights
 from ontogeny.models.forward import Plan, embed, plan_runs, run
 from ontogeny.models.layout import right_align
 from ontogeny.models.readout import read_logits
-from ontogeny.models.weights import Architecture, Weights
+from ontogeny.models.weights import Architecture, KVReaders, Weights
 from ontogeny.tasks.tokenizer import FileTokenizer
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 2e-4, torch.bfloat16: 0.1}
@@ -158,8 +158,10 @@ def check_batch(subject: Subject, batch: PairBatch) -> None:
         )
 
 
-def load_subject(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Subject:
-    """Load a Hugging Face folder, and check it.
+def load_subject(
+    path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, kv_readers: KVReaders = "head"
+) -> Subject:
+    """Load a Hugging Face folder, and check it; for `kv_readers` see `families.read_weights`.
 
     Raises:
         BadCheckpoint: the folder or a file in it cannot be read, or weights are not finite; names the file.
@@ -170,10 +172,16 @@ def load_subject(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = 
     _refuse_not_finite(model, _weight_files(folder))
     tokenizer_file = folder / "tokenizer.json"
     tokenizer = FileTokenizer(tokenizer_file) if tokenizer_file.is_file() else None
-    return _checked(model.to(device), str(path), tokenizer)
+    return _checked(model.to(device), str(path), tokenizer, kv_readers)
 
 
-def subject_of(model: Any, *, source: str = "a model in memory", tokenizer: FileTokenizer | None = None) -> Subject:
+def subject_of(
+    model: Any,
+    *,
+    source: str = "a model in memory",
+    tokenizer: FileTokenizer | None = None,
+    kv_readers: KVReaders = "head",
+) -> Subject:
     """A Hugging Face model in memory as a subject, checked against its own forward pass.
 
     Raises:
@@ -181,12 +189,12 @@ def subject_of(model: Any, *, source: str = "a model in memory", tokenizer: File
         UnsupportedModel: the engine does not describe this family, or the checks of this module fail.
     """
     _refuse_not_finite(model, source)
-    return _checked(model, source, tokenizer)
+    return _checked(model, source, tokenizer, kv_readers)
 
 
-def _checked(model: Any, source: str, tokenizer: FileTokenizer | None) -> Subject:
+def _checked(model: Any, source: str, tokenizer: FileTokenizer | None, kv_readers: KVReaders) -> Subject:
     model = model.eval().requires_grad_(False)
-    subject = Subject(read_weights(model), tokenizer, sum(p.numel() for p in model.parameters()), source)
+    subject = Subject(read_weights(model, kv_readers), tokenizer, sum(p.numel() for p in model.parameters()), source)
     check_subject(subject, model)
     return subject
 

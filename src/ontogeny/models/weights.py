@@ -21,6 +21,7 @@ from torch import Tensor
 from ontogeny.core.graph import GraphSpec
 
 NormKind = Literal["layer", "rms"]
+KVReaders = Literal["head", "group"]
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
 
 
@@ -46,11 +47,16 @@ class Architecture:
     rotary_base: float
     context: int
     """Longest prompt in tokens."""
+    kv_heads: int | None = None
+    """Key and value projections, if groups of heads share them; the engine's copies are a head's own nevertheless."""
+    kv_readers: KVReaders = "head"
+    """With groups: whether every head has its own key and value readers, or its group has them."""
 
     @property
     def graph(self) -> GraphSpec:
         """Writers, readers and edges."""
-        return GraphSpec(self.n_layers, self.n_heads, self.parallel)
+        shared = self.kv_heads if self.kv_readers == "group" else None
+        return GraphSpec(self.n_layers, self.n_heads, self.parallel, shared)
 
 
 @dataclass(frozen=True)

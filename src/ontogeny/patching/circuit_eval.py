@@ -151,12 +151,13 @@ class _Part:
 
     def _update_heads(self, layer: int, columns: list[list[int]], live: Bool[np.ndarray, " writers"]) -> None:
         H, state = self.graph.n_heads, self.state[layer]
-        first_writer, first_reader = self.graph.head_writer(layer, 0), self.graph.head_reader(layer, 0, 0)
+        first_writer = self.graph.head_writer(layer, 0)
+        sources = [columns[self.graph.head_reader(layer, *divmod(channel, H))] for channel in range(3 * H)]
         stale_channels: dict[int, list[int]] = {}
         stale_heads, stale_patterns = [], []
         for head in np.flatnonzero(live[first_writer : first_writer + H]).tolist():
             channels = (head, H + head, 2 * H + head)
-            wanted = tuple(self._structure(columns[first_reader + c]) for c in channels)
+            wanted = tuple(self._structure(sources[c]) for c in channels)
             structure = self.structures.setdefault(("head", *wanted), len(self.structures) + 2)
             if self.writers[first_writer + head] == structure:
                 continue
@@ -171,7 +172,7 @@ class _Part:
             stale_heads.append(head)
         if not stale_heads:
             return
-        self._update_channels(layer, stale_channels, [columns[first_reader + c] for c in range(3 * H)])
+        self._update_channels(layer, stale_channels, sources)
         if stale_patterns:
             self._update_patterns(state, stale_patterns)
         self._write_heads(layer, stale_heads)

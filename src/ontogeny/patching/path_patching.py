@@ -84,6 +84,7 @@ class PathPatcher:
             batch_pairs: pairs worked on at once; None: as many as fit.
             budget: bytes that the sets of senders worked on at once may take.
         """
+        subject.graph.require_own_readers("Path patching")
         size = batch_pairs or pairs_within(subject, batch)
         places = [slice(i, i + size) for i in range(0, len(batch), size)]
         self._hold(subject.graph, places, [_part(subject, batch.take(place), budget) for place in places])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,15 +33,18 @@ def test_edges_of_gpt2_small_are_sequential():
     assert GraphSpec(12, 12, parallel=False).n_edges == 32_491
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_edges_are_those_of_the_rule(layers: int, heads: int, parallel: bool):
-    graph = GraphSpec(layers, heads, parallel)
+@given(st.integers(1, 4), st.integers(1, 4), st.booleans(), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_edges_are_those_of_the_rule(layers: int, heads: int, parallel: bool, groups: int):
+    shared = groups if heads % groups == 0 else None
+    graph = GraphSpec(layers, heads, parallel, shared)
     written = ["input"]
     names = set()
     for layer in range(layers):
         own = [f"a{layer}.h{h}" for h in range(heads)]
-        names |= {f"{w}->{n}<{slot}>" for w in written for n in own for slot in "qkv"}
+        keys = own if shared is None else [f"a{layer}.g{g}" for g in range(shared)]
+        readers = [f"{n}<q>" for n in own] + [f"{n}<{slot}>" for n in keys for slot in "kv"]
+        names |= {f"{w}->{reader}" for w in written for reader in readers}
         names |= {f"{w}->m{layer}" for w in (written if parallel else written + own)}
         written += [*own, f"m{layer}"]
     names |= {f"{w}->logits" for w in written}
@@ -55,3 +59,30 @@ def test_edges_are_those_of_the_rule(layers: int, heads: int, parallel: bool):
 def test_edges_that_do_not_exist_are_refused(name: str):
     with pytest.raises(OntogenyError, match="is no edge of a graph with 2 layers of 2 heads"):
         GraphSpec(2, 2).edge_index(name)
+
+
+def test_groups_feed_their_heads():
+    """Four heads, two groups: heads 0 and 1 share the first."""
+    graph = GraphSpec(2, 4, parallel=False, kv_heads=2)
+    assert graph.reader_names[:9] == (
+        *("a0.h0<q>", "a0.h1<q>", "a0.h2<q>", "a0.h3<q>"),
+        *("a0.g0<k>", "a0.g1<k>", "a0.g0<v>", "a0.g1<v>", "m0"),
+    )
+    assert [graph.head_reader(1, 2, head) for head in range(4)] == [15, 15, 16, 16]
+    fed = {graph.reader_names[v]: graph.feeds[:, v].nonzero().flatten().tolist() for v in range(9)}
+    assert fed["a0.g1<k>"] == [graph.head_writer(0, 2), graph.head_writer(0, 3)]
+    assert fed["a0.h1<q>"] == [graph.head_writer(0, 1)]
+    assert fed["m0"] == [graph.mlp_writer(0)]
+
+
+def test_without_groups_a_reader_feeds_one_node():
+    graph = GraphSpec(3, 3)
+    assert torch.equal(graph.feeds.sum(dim=0), torch.tensor([1] * (graph.n_readers - 1) + [0]))
+    assert graph.feeds.int().argmax(dim=0)[:-1].tolist() == graph.writer_of_reader[:-1].tolist()
+
+
+def test_what_groups_cannot_do_is_refused():
+    with pytest.raises(OntogenyError, match="4 heads cannot share 3"):
+        GraphSpec(2, 4, kv_heads=3)
+    with pytest.raises(OntogenyError, match="every head has its own key and value readers"):
+        _ = GraphSpec(2, 4, kv_heads=2).writer_of_reader

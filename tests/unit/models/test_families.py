@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -14,7 +15,7 @@ from torch import Tensor
 from ontogeny.attribution import score_edges
 from ontogeny.attribution.base import score_edges_by_example
 from ontogeny.core.behaviour import metric_values
-from ontogeny.core.circuit import empty_circuit, full_circuit, grow
+from ontogeny.core.circuit import Circuit, empty_circuit, full_circuit, grow
 from ontogeny.core.errors import UnsupportedModel
 from ontogeny.core.pairs import PairBatch
 from ontogeny.models.families import FAMILIES, read_weights
@@ -72,6 +73,7 @@ KINDS: dict[str, Callable[[], Any]] = {
     "llama ungrouped, wide heads, biases": lambda: llama(
         num_key_value_heads=4, head_dim=10, attention_bias=True, mlp_bias=True
     ),
+    "llama grouped, a reader a group": llama,
     "qwen2": qwen2,
     "olmo": olmo,
 }
@@ -88,7 +90,7 @@ def model_of(kind: str) -> Any:
 
 @lru_cache
 def subject_of_kind(kind: str) -> Subject:
-    return subject_of(model_of(kind))
+    return subject_of(model_of(kind), kv_readers="group" if kind.endswith("a reader a group") else "head")
 
 
 def last_logits(model: Any, embeddings: list[Tensor]) -> Tensor:
@@ -156,6 +158,37 @@ def test_circuits(kind: str):
         if ablation == "patch":
             nothing = evaluator.evaluate(empty_circuit(subject.graph))
             torch.testing.assert_close(nothing, corrupted, atol=1e-12, rtol=0)
+
+
+def test_a_groups_reader_is_the_sum_of_its_heads_readers():
+    """The scores of edges into it; and a circuit that has all of a group's edges or none is the same in both graphs."""
+    apart, together = (subject_of_kind(kind) for kind in ("llama grouped", "llama grouped, a reader a group"))
+    assert (apart.graph.n_readers, together.graph.n_readers) == (3 * 13 + 1, 3 * 9 + 1)
+    batch = random_batch(padded=True, tokens=9)
+    by_head, by_group = (score_edges(s, batch, AttributionParams()) for s in (apart, together))
+    readers = apart.graph.reader_names
+    for v, name in enumerate(together.graph.reader_names):
+        first = readers.index(name.replace("g0", "h0").replace("g1", "h2"))
+        members = [first, first + 1] if ".g" in name else [first]
+        expected = by_head.values[:, members].sum(dim=1)
+        torch.testing.assert_close(by_group.values[:, v], expected, atol=1e-12, rtol=0)
+    circuit = grow(by_group, together.graph.n_edges // 3)
+    edges = torch.stack(
+        [circuit.edges[:, together.graph.reader_names.index(of_group(name))] for name in readers], dim=1
+    )
+    ours, same = CircuitEvaluator(together, batch), CircuitEvaluator(apart, batch)
+    torch.testing.assert_close(ours.evaluate(circuit), same.evaluate(Circuit(apart.graph, edges)), atol=1e-12, rtol=0)
+    assert (ours.evaluate(circuit) - ours.clean).abs().max() > 1e-3
+
+
+def of_group(name: str) -> str:
+    """Name of the reader that a head shares, of two groups of two heads."""
+    return re.sub(r"h(\d)<([kv])>", lambda match: f"g{int(match[1]) // 2}<{match[2]}>", name)
+
+
+def test_groups_of_one_head_are_heads():
+    subject = subject_of(model_of("olmo"), kv_readers="group")
+    assert subject.graph == subject_of_kind("olmo").graph
 
 
 def test_groups_have_readers_for_each_query_head():
