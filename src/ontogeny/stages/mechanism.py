@@ -70,6 +70,31 @@ def algorithm_table(records: Sequence[MemberRecord]) -> Table:
     return table
 
 
+def check_table(records: Sequence[MemberRecord]) -> Table:
+    """Member x task: how much of a found circuit leaves MLPs, and how many of its heads have no known role."""
+    title = "Checks of the circuits, end of training (per cent)"
+    table = new_table(title, "member", "task", "|score| from MLPs", "graph's edges from MLPs", "heads without a role")
+    names = ("mlp_share_of_score", "mlp_share_of_graph", "unknown_role_share_of_heads")
+    for member, analysis in last_checkpoints(records).items():
+        for task, result in analysis.tasks.items():
+            if result.verification is not None:
+                numbers = (result.verification.numbers.get(name, math.nan) for name in names)
+                table.add_row(member, task, *(_percent(100 * number) for number in numbers))
+        table.add_section()
+    return table
+
+
+def handover_sentence(handovers: pd.DataFrame, sustain: int) -> str:
+    """Whether heads that lose a role are followed by others, beside what a random moment would show."""
+    if not len(handovers):
+        return "No head that held a role has lost it."
+    followed, expected = int((handovers["successor"] != "").sum()), float(handovers["expected"].sum())
+    return (
+        f"{len(handovers)} times a head lost a role; {followed} times another gained it within {sustain} checkpoints "
+        f"(at random moments: {expected:.1f})."
+    )
+
+
 def other_algorithms(records: Sequence[MemberRecord]) -> Iterator[str]:
     """A sentence for each member that solves IOI, but not by heads that move names (METHODS 0.1)."""
     for member, analysis in last_checkpoints(records).items():

@@ -15,7 +15,14 @@ import pandas as pd
 from ontogeny.records import MemberRecord, read_json, unpack
 from ontogeny.stages.analyse import EXAMINATION
 from ontogeny.stages.learning import verdicts
-from ontogeny.stages.mechanism import algorithm_table, last_checkpoints, other_algorithms, role_table
+from ontogeny.stages.mechanism import (
+    algorithm_table,
+    check_table,
+    handover_sentence,
+    last_checkpoints,
+    other_algorithms,
+    role_table,
+)
 from ontogeny.stages.reproduce import Timing, timings
 from ontogeny.stages.study import Study
 from ontogeny.stages.terminal import new_table, number, percent, short_onset, whole
@@ -44,12 +51,7 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
     console.print(main_table(summary, wide=console.width >= 132))
     console.print(learning_table(records, exams))
     console.print(probe_table(exams))
-    if any(analysis.roles for analysis in last_checkpoints(records).values()):
-        console.print(role_table(records, pd.read_parquet(study.trajectories / "role_onsets.parquet")))
-    if any(analysis.algorithm is not None for analysis in last_checkpoints(records).values()):
-        console.print(algorithm_table(records))
-    for sentence in other_algorithms(records):
-        console.print(sentence, highlight=False)
+    _print_mechanism(study, records, console)
     if seconds is not None:
         console.print(timing_table(timings(study), seconds))
     failures = study.read_failures()
@@ -58,6 +60,21 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
         console.print(f"[bold]failed[/bold] {where}: {failure.reason}", highlight=False)
     _where(console, study)
     return not failures
+
+
+def _print_mechanism(study: Study, records: Sequence[MemberRecord], console: Console) -> None:
+    """Heads, the algorithm, checks of circuits: what was measured of them."""
+    last = last_checkpoints(records).values()
+    if any(analysis.roles for analysis in last):
+        console.print(role_table(records, pd.read_parquet(study.trajectories / "role_onsets.parquet")))
+        handovers = pd.read_parquet(study.trajectories / "handovers.parquet")
+        console.print(handover_sentence(handovers, study.params.trajectory.sustain), highlight=False)
+    if any(analysis.algorithm is not None for analysis in last):
+        console.print(algorithm_table(records))
+    if any(result.verification is not None for analysis in last for result in analysis.tasks.values()):
+        console.print(check_table(records))
+    for sentence in other_algorithms(records):
+        console.print(sentence, highlight=False)
 
 
 def read_examination(study: Study, member: str) -> Examination | None:

@@ -15,7 +15,13 @@ from ontogeny.execution.examination import Examination
 from ontogeny.params import TrajectoryParams
 from ontogeny.series import follow
 from ontogeny.stages.learning import LEARNT, verdicts
-from ontogeny.stages.mechanism import algorithm_table, other_algorithms, role_table
+from ontogeny.stages.mechanism import (
+    algorithm_table,
+    check_table,
+    handover_sentence,
+    other_algorithms,
+    role_table,
+)
 from ontogeny.stages.reproduce import Timing
 from ontogeny.stages.summary import learning_table, main_table, probe_table, timing_table
 from ontogeny.stages.terminal import number, percent, whole
@@ -161,3 +167,33 @@ def test_a_model_that_solves_ioi_without_name_movers_is_named() -> None:
     record = dataclasses.replace(deep, analyses=(dataclasses.replace(last, algorithm=weak),))
     (sentence,) = other_algorithms((record,))
     assert "no more than as many heads drawn at random may (90 %)" in sentence
+
+
+def test_the_check_table_has_a_row_a_found_circuit() -> None:
+    records = study(("nano", "deep"))
+    lines = text(check_table(records)).splitlines()
+    result = records[1].analyses[-1].tasks["greater_than"].verification
+    assert result is not None
+    checked = dataclasses.replace(
+        result,
+        numbers={"mlp_share_of_score": 0.5, "mlp_share_of_graph": 0.25, "unknown_role_share_of_heads": math.nan},
+    )
+    last = records[1].analyses[-1]
+    task = dataclasses.replace(last.tasks["greater_than"], verification=checked)
+    record = dataclasses.replace(records[1], analyses=(dataclasses.replace(last, tasks={"greater_than": task}),))
+    (line,) = [line.split() for line in text(check_table([record])).splitlines() if "deep-s0" in line]
+    assert line == ["deep-s0", "greater_than", "50", "25", "-"]
+    assert len([line for line in lines if "deep-s0" in line]) == 4
+
+
+def test_handovers_are_counted_beside_what_chance_would_show() -> None:
+    handovers = follow(study(("wide",)), TrajectoryParams()).handovers
+    followed = (handovers["successor"] != "").sum()
+    sentence = handover_sentence(handovers, 2)
+    expected = handovers["expected"].sum()
+    assert sentence == (
+        f"{len(handovers)} times a head lost a role; {followed} times another gained it within 2 checkpoints "
+        f"(at random moments: {expected:.1f})."
+    )
+    assert 0 < followed < len(handovers)
+    assert handover_sentence(handovers.iloc[:0], 2) == "No head that held a role has lost it."
