@@ -7,6 +7,7 @@ looks whole. The next one deletes what it left and writes it again.
 from __future__ import annotations
 
 import logging
+import random
 import tempfile
 import time
 import uuid
@@ -31,7 +32,7 @@ from ontogeny.tracking.views import saved_views, view_links
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import Run
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,11 @@ _POINTS_A_CALL: Final = 900
 _PARAMS_A_CALL: Final = 100
 _PARAM_CHARACTERS: Final = 6000
 _DIGEST_CHARACTERS: Final = 36
+_ATTEMPTS: Final = 20
+"""How often a publisher starts because another machine was quicker."""
+_PAUSE_S: Final = 1.0
+_COLLIDED: Final = ("RESOURCE_ALREADY_EXISTS", "UniqueViolation", "UNIQUE constraint", "Duplicate entry", "Deadlock")
+"""What MLflow and its databases say then."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +112,35 @@ def publish(projection: Projection, store: Store) -> PublishReport:
     plan = list(projection.runs())
     names = tuple(f"{projection.study}/{kind}" for kind in KINDS)
     tally = Tally()
-    reason = store.unreachable()
-    if reason is None:
-        try:
-            with store.exclusive():
-                _project(projection, store, plan, tally)
-        except store_errors() as error:
-            reason = f"{store.uri}: {str(error).strip().splitlines()[0]}"
+    reason = written(store, tally, lambda: _project(projection, store, plan, tally))
     if reason:
         log.warning("Not everything could be published: %s. Nothing is lost; `ontogeny publish` adds it later.", reason)
-    return PublishReport(store.uri, names, len(plan), **vars(tally), reason=reason or "")
+    return PublishReport(store.uri, names, len(plan), **vars(tally), reason=reason)
+
+
+def written(store: Store, tally: Tally, write: Callable[[], None]) -> str:
+    """Call `write` while no other publisher of this machine writes; why it did not end, empty if it did.
+
+    MLflow looks whether a thing is there and then adds it. So of two machines that publish at once one can be refused
+    by the database: it starts over, and then finds what there is.
+    """
+    reason = store.unreachable() or ""
+    left = 0 if reason else _ATTEMPTS
+    while left:
+        left -= 1
+        earlier, tally.kept = tally.added, 0
+        try:
+            with store.exclusive():
+                write()
+            left = 0
+        except store_errors() as error:
+            if left and any(word in str(error) for word in _COLLIDED):
+                log.debug("Starting over: %s", error)
+                time.sleep(random.uniform(0, _PAUSE_S))
+            else:
+                reason, left = f"{store.uri}: {str(error).strip().splitlines()[0]}", 0
+        tally.kept = max(0, tally.kept - earlier)
+    return reason
 
 
 def _project(projection: Projection, store: Store, plan: Sequence[PlannedRun], tally: Tally) -> None:
@@ -148,29 +173,13 @@ def _experiment(client: MlflowClient, store: Store, projection: Projection, kind
 def open_experiment(client: MlflowClient, store: Store, name: str, tags: Callable[[str], Mapping[str, str]]) -> str:
     """Id of the experiment, which is made or brought back if need be, with its description and saved views."""
     found = client.get_experiment_by_name(name)
-    if found is None:
-        found = _created(client, store, name)
-    identity = found.experiment_id
-    if found.lifecycle_stage == "deleted":
+    identity = client.create_experiment(name, store.artifact_location(name)) if found is None else found.experiment_id
+    if found is not None and found.lifecycle_stage == "deleted":
         client.restore_experiment(identity)
     for key, value in tags(str(identity)).items():
-        if found.tags.get(key) != value:
+        if found is None or found.tags.get(key) != value:
             client.set_experiment_tag(identity, key, value)
     return str(identity)
-
-
-def _created(client: MlflowClient, store: Store, name: str) -> Experiment:
-    """The new experiment; the one that another machine made meanwhile, if it was quicker."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_experiment(name, store.artifact_location(name))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    found = client.get_experiment_by_name(name)
-    assert found is not None
-    return found
 
 
 def open_shelf(client: MlflowClient, store: Store, experiment: str, tally: Tally) -> Shelf:

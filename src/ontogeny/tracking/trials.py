@@ -20,8 +20,8 @@ from ontogeny.tracking.publishing import (
     log_numbers,
     open_experiment,
     open_shelf,
-    store_errors,
     write_run,
+    written,
 )
 from ontogeny.tracking.store import Store
 
@@ -150,16 +150,10 @@ def publish_tuning(projections: Sequence[TuningProjection], store: Store) -> Pub
     """
     names = tuple(dict.fromkeys(f"{p.study}/{TUNING}" for p in projections))
     tally, planned = Tally(), sum(1 + len(p.record.trials) for p in projections)
-    reason = store.unreachable() if projections else None
-    if projections and reason is None:
-        try:
-            with store.exclusive():
-                _project(projections, store, tally)
-        except store_errors() as error:
-            reason = f"{store.uri}: {str(error).strip().splitlines()[0]}"
+    reason = written(store, tally, lambda: _project(projections, store, tally)) if projections else ""
     if reason:
         log.warning("Not all trials could be published: %s. `ontogeny publish` adds them later.", reason)
-    return PublishReport(store.uri, names, planned, **vars(tally), reason=reason or "")
+    return PublishReport(store.uri, names, planned, **vars(tally), reason=reason)
 
 
 def _project(projections: Sequence[TuningProjection], store: Store, tally: Tally) -> None:
