@@ -146,7 +146,7 @@ def copying(subject: Subject, found: NamePlaces, top: int, *, norm: bool = True)
     """Both signs, all heads."""
     weights, a = subject.weights, subject.architecture
     x = after_block_0(subject, found)
-    names, which = found.names.to(subject.device), found.which.flatten().to(subject.device)
+    names, which = found.names.to(subject.device), found.which.flatten()
     shares = torch.zeros(2, 2, a.n_layers, a.n_heads, len(PLACES), dtype=torch.float64)
     for layer in range(a.n_layers):
         values = head_values(weights, layer, x.flatten(0, 1), norm=norm)

@@ -80,6 +80,28 @@ def test_a_sample_of_the_vocabulary_settles_most_and_changes_nothing(monkeypatch
         assert torch.equal(found[sign], expected)
 
 
+def test_chance_is_what_random_heads_score() -> None:
+    """Heads that know no name from another: score and chance have one mean, within 4 errors of the models' means."""
+    dataset, base = hand_set.ioi(6), neox_subject(layers=1, heads=40, d_head=2, vocab=hand_set.T)
+    base = replace(base, tokenizer=hand_set.tokenizer())
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(x: torch.Tensor) -> torch.Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+    excess = []
+    for _ in range(20):
+        weights = base.weights
+        blocks = tuple(replace(b, qkv=noise(b.qkv), out=noise(b.out)) for b in weights.blocks)
+        weights = replace(weights, embed=noise(weights.embed), unembed=noise(weights.unembed), blocks=blocks)
+        found = measure(replace(base, weights=weights), dataset, RolesParams())
+        excess += [float((scores.score - scores.chance).mean()) for scores in found.values()]
+        assert float(found["name_mover"].chance.mean()) > 1
+    error = float(torch.tensor(excess).std()) / len(excess) ** 0.5
+    assert 0 < error < 1
+    assert abs(sum(excess) / len(excess)) < 4 * error
+
+
 def test_a_head_that_says_nothing_copies_nothing() -> None:
     found = measure(hand_set.induction_pair().subject, hand_set.ioi(6), RolesParams())
     assert float(found["name_mover"].score[0, 0]) == 0.0
