@@ -61,6 +61,10 @@ def test_every_command_explains_itself(command: str) -> None:
         (["study", "tiny", "--params", "params/tiny.yaml"], "not both"),
         (["study", "--params", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["study", "--params", "params.yaml"], "tracking.study: 'default' is the name of the study in params.yaml"),
+        (["tune", "run", "chess"], "no task 'chess' in this study; choose from ioi"),
+        (["tune", "run", "ioi"], "data/tasks/ioi/dataset.json does not exist: run `make study`"),
+        (["tune", "show", "nothing"], "no study over settings 'nothing'; there are: none"),
+        (["tune", "adopt", "nothing"], "no study over settings 'nothing'; there are: none"),
         (["summary"], "data/analyses/tiny-s0/manifest.json does not exist: run `make study`"),
     ],
 )
@@ -78,6 +82,7 @@ def test_bad_arguments_are_refused(project: Path, arguments: list[str], said: st
     [
         ("analyse", "attributoin", {}, "analyse.attributoin: unknown key"),
         ("datasets", "tasks", ["chess"], "no task 'chess'"),
+        ("tune", "target", 2.0, "tune.target: Input should be less than 1"),
     ],
 )
 def test_bad_params_are_refused_before_any_work(
