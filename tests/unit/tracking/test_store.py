@@ -20,7 +20,7 @@ __all__ = ["blank", "store"]
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.params import load_params
-from ontogeny.tracking import Store, open_store, publish, settings_of, ui_command
+from ontogeny.tracking import Store, health_of, open_store, publish, settings_of, ui_command
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +145,21 @@ def test_runs_show_the_settings_that_numbers_depend_on() -> None:
     chosen = settings_of(load_params(Path(__file__).parents[3] / "params.yaml"))
     assert set(chosen) == {"datasets", "analyse", "trajectory"}
     assert chosen["analyse"]["search"]["threshold"] == 0.8
+
+
+def test_a_read_only_store_is_said_and_left_as_it_is(store: Store) -> None:
+    assert publish(projection(small()), store).added == 8
+    assert store.database is not None
+    with closing(sqlite3.connect(store.database)) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)")
+    before = store.database.read_bytes()
+    closed = Store(f"sqlite:///file:{store.database}?mode=ro&uri=true")
+    assert (closed.read_only, closed.database) == (True, store.database)
+    assert open_store(store.database.parent, closed.uri) == closed
+    report = publish(projection(small("other settings")), closed)
+    assert (report.added, report.kept, report.retired, report.complete) == (0, 0, 0, False)
+    assert "is opened read-only (mode=ro)" in report.reason
+    assert health_of(closed).state == "read_only"
+    assert len(runs_of(closed)) == 6, "it can be read"
+    assert store.database.read_bytes() == before
+    assert not [path for path in store.database.parent.iterdir() if path.name.startswith("file:")]
