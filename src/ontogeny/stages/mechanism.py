@@ -58,11 +58,13 @@ def algorithm_table(records: Sequence[MemberRecord]) -> Table:
         found = analysis.algorithm
         if found is None:
             continue
+        if not found.metrics:
+            table.add_row(member, "B, C, D", "-", "-", "-", f"undefined: {found.reason}")
+            continue
         for letter, name in zip("BCD", METRICS):
-            metric = found.metrics.get(name)
-            if metric is None or metric.status == "undefined":
-                reason = found.reason if metric is None else metric.reason
-                table.add_row(member, f"{letter} {name}", "-", "-", "-", f"undefined: {reason}")
+            metric = found.metrics[name]
+            if metric.status == "undefined":
+                table.add_row(member, f"{letter} {name}", "-", "-", "-", f"undefined: {metric.reason}")
                 continue
             numbers = (_percent(metric.value), _percent(metric.null_p95), _percent(metric.value_in_circuit))
             table.add_row(member, f"{letter} {name}", *numbers, _names(metric.heads))

@@ -152,7 +152,8 @@ def test_the_algorithm_table_has_nulls_and_says_why_a_metric_is_undefined() -> N
     (queries,) = [line for line in lines if "nano-s0" in line and "C queries" in line]
     assert "undefined: No head copies names." in queries
     early = text(algorithm_table(study(("deep",), steps=(0,))))
-    assert early.count("undefined: IOI is not learnt here.") == 3
+    assert "B, C, D" in early
+    assert early.count("undefined: IOI is not learnt here.") == 1
 
 
 def test_a_model_that_solves_ioi_without_name_movers_is_named() -> None:
