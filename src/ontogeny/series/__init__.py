@@ -5,6 +5,8 @@ and one row a model and task. Nothing here reads a disk, a tracker or a clock.
 """
 
 from ontogeny.series.emergence import Emergence, emergence_table, emergences, onsets
+from ontogeny.series.external import External, external_table
+from ontogeny.series.fluctuation import Fluctuation, change_table, fluctuation_table, fluctuations
 from ontogeny.series.mechanism import (
     METRICS,
     algorithm_quantity,
@@ -24,6 +26,7 @@ from ontogeny.series.quantities import (
     similarity_quantity,
 )
 from ontogeny.series.roles import handovers, role_onsets, role_table, role_turnover
+from ontogeny.series.scale import onset_differences, onset_trend
 from ontogeny.series.similarity import ewma, node_strengths, similarity
 from ontogeny.series.summary import dvc_metrics, summary
 from ontogeny.series.table import COLUMNS, final_step, headline, tidy
@@ -34,18 +37,24 @@ __all__ = [
     "HEADLINE_SPLITS",
     "METRICS",
     "Emergence",
+    "External",
+    "Fluctuation",
     "Measure",
     "Onset",
     "Trajectory",
     "algorithm_quantity",
     "behaviour_quantity",
+    "change_table",
     "circuit_heads",
     "dvc_metrics",
     "emergence_table",
     "emergences",
     "ewma",
+    "external_table",
     "faithfulness_quantity",
     "final_step",
+    "fluctuation_table",
+    "fluctuations",
     "follow",
     "handovers",
     "headline",
@@ -54,6 +63,8 @@ __all__ = [
     "mechanism_measures",
     "node_strengths",
     "onset",
+    "onset_differences",
+    "onset_trend",
     "onsets",
     "role_onsets",
     "role_quantity",

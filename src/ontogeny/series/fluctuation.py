@@ -14,10 +14,9 @@ from jaxtyping import Float
 
 from ontogeny.params import TrajectoryParams
 from ontogeny.series.emergence import SERIES, series_of
-from ontogeny.series.onset import scatter
 
 LEAST: Final = 10
-"""Sizes below which nothing is said: the scatter needs as many (`onset.scatter`)."""
+"""Sizes below which nothing is said."""
 _SHORTEST: Final = 3
 """Checkpoints in a segment."""
 _PENALTY: Final = 3.0
@@ -94,20 +93,18 @@ def change_table(found: Sequence[Fluctuation]) -> pd.DataFrame:
 def change_points(levels: Float[np.ndarray, " checkpoints"], *, count: int | None = None) -> list[int]:
     """First index of each segment but the first, by least squares around a mean a segment.
 
-    The number of them is chosen: each must lower the sum of squares by 3 log(n) times the variance of the `scatter`.
-    With `count` it is given.
+    The number of them is chosen: each must lower the sum of squares by 3 log(n) times the noise's variance, half the
+    mean squared difference of neighbours. With `count` it is given.
     """
     from ruptures import KernelCPD
 
     search = KernelCPD(kernel="linear", min_size=_SHORTEST).fit(np.ascontiguousarray(levels[:, None], dtype=float))
     if count is not None:
         return [int(end) for end in search.predict(n_bkps=count)[:-1]] if count else []
-    noise = scatter(levels)
-    if not noise > 0:
-        noise = float(np.std(np.diff(levels))) / math.sqrt(2)
+    noise = float(np.mean(np.diff(levels) ** 2)) / 2
     if not noise > 0:
         return []
-    return [int(end) for end in search.predict(pen=_PENALTY * math.log(len(levels)) * noise**2)[:-1]]
+    return [int(end) for end in search.predict(pen=_PENALTY * math.log(len(levels)) * noise)[:-1]]
 
 
 def _fluctuation(who: Mapping[str, Any], rows: pd.DataFrame, params: TrajectoryParams, start: float) -> Fluctuation:

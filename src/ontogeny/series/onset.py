@@ -16,7 +16,8 @@ NEVER: Final = "never"
 BEFORE_FIRST: Final = "before the first checkpoint"
 FOUND: Final = "found"
 OnsetStatus = Literal["found", "never", "before the first checkpoint"]
-_LEAST_FOR_SCATTER: Final = 10
+_LEAST_FOR_SCATTER: Final = 20
+"""Fewer differences would be outvoted by those beside a dip, a rise and a fall."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def scatter(values: Sequence[float] | np.ndarray) -> float:
     """Standard deviation of the noise from one checkpoint to the next, whatever the values do on the whole.
 
     The median of |v[i-1] - 2 v[i] + v[i+1]| over 0.6745 sqrt(6): of normal noise around a line it is the standard
-    deviation, and a jump touches only the two differences beside it. NaN for fewer than 10 finite values.
+    deviation, and a jump touches only the two differences beside it. NaN for fewer than 20 finite values.
     """
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
@@ -151,17 +152,17 @@ def _end_of_base(value: np.ndarray, error: np.ndarray, count: int, params: Traje
     """How many of the first `count` checkpoints, the early ones, come before the ability; all, unless some show it.
 
     They are split where two means leave the least squares. The second part shows the ability if its mean is more than
-    3 standard errors above the first part's, and it as well as the checkpoints that follow are above a third of the
-    rise to the peak.
+    3 standard errors above the first part's, and both it and the checkpoint that follows are above a third of the rise
+    to the peak.
     """
-    early, later = value[:count], value[count : count + params.sustain]
-    if count < 2 or not len(later):
+    early = value[:count]
+    if count < 2 or count == len(value):
         return count
     split = min(range(1, count), key=lambda k: float(early[:k].var() * k + early[k:].var() * (count - k)))
     low, high = early[:split].mean(), early[split:].mean()
     needed = params.standard_errors * math.hypot(error[:split].mean(), error[split:count].mean())
     third = low + params.onset_fraction * (value.max() - low)
-    return split if high - low > needed and min(high, later.min()) >= third else count
+    return split if high - low > needed and min(high, value[count]) >= third else count
 
 
 def _runs(above: np.ndarray, length: int) -> list[tuple[int, int]]:

@@ -28,8 +28,8 @@ PlateauStatus = Literal["reached", "still rising"]
 
 _LEAST_CHECKPOINTS: Final = 5
 """A jump has three numbers (two levels and a place): fewer checkpoints say nothing about the noise."""
-_WIDTH_PENALTY: Final = 4.0
-"""Noise variances by which a curve must fit better than a jump: it has one number more."""
+_WIDTH_PENALTY: Final = 2.0
+"""Noise variances by which a curve must fit better than a jump: it has one number more (Akaike's price)."""
 _FALL_PENALTY: Final = 3.0
 """The same for a fall, times log(checkpoints): it adds two numbers, and every gap is tried."""
 _REACH: Final = 60.0
@@ -106,7 +106,7 @@ def fit_rise(
     draws = _anywhere_in_gap(x, _crossings(near, chosen, again, fraction), rng)
 
     tail = (1 - confidence) / 2
-    low, middle, high = np.quantile(draws, [tail, 0.5, 1 - tail])
+    low, middle, high = np.quantile(draws, [tail, 0.5, 1 - tail], method="weibull")  # unbiased for uniform draws
     ends = model.ends(best, y[None])
     settled = float(model.shapes.reach(best, np.array([_PLATEAU_SHARE]))[0])
     return Rise(

@@ -120,7 +120,7 @@ class Model:
         """Sum of squared residuals of every shape and series; infinite where the best multiple is not positive."""
         along = self.unit @ series.T
         rest, _ = self.free(series)
-        misfit = (rest**2).sum(1) - along**2
+        misfit = np.maximum((rest**2).sum(1) - along**2, 0.0)
         misfit[(along <= 0) | (self.norm <= _SMALL)[:, None]] = np.inf
         return misfit
 
