@@ -42,16 +42,13 @@ from ontogeny.core.results import Behaviour, CheckpointRef, CircuitResult, Estim
 from ontogeny.core.stability import Quantiles, resampled_stability, size_interval
 from ontogeny.core.tuning import UNKNOWN, Evaluation, ScoreSetting, Setting, TrialStatus
 from ontogeny.execution.cache import JobCache
-from ontogeny.execution.fingerprints import fingerprint, torch_version
+from ontogeny.execution.fingerprints import VERSIONS, fingerprint, torch_version
 from ontogeny.models.checkpoints import weights_digest
 from ontogeny.models.subject import Subject, load_subject, pair_logits
 from ontogeny.params import AnalyseParams, AttributionParams, SearchParams, TuneParams
 from ontogeny.patching import CircuitEvaluator
 from ontogeny.records.datasets import read_dataset
 from ontogeny.tuning.cost import passes
-
-VERSION = "1"
-"""Raised when the same settings give other numbers than before."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Place:
     def facts(self) -> dict[str, object]:
         """What every number here depends on."""
         return {
-            "versions": [VERSION, *(analysis.version for analysis in (BEHAVIOUR, SCORES, CIRCUIT))],
+            "versions": [VERSIONS["tuning"], *(analysis.version for analysis in (BEHAVIOUR, SCORES, CIRCUIT))],
             "torch": torch_version(),
             "device": self.device.split(":")[0],
             "precision": self.analyse.precision,

@@ -41,7 +41,10 @@ MADE_OF = {
     "verification": ("algorithm/verification.py", "algorithm/metrics.py"),
     "algorithm": ("algorithm", "patching/path_patching.py", "components/base.py", "components/s_inhibition.py"),
     "examination": ("execution/examination.py", "tasks/probes.py"),
+    "tuning": ("tuning/bench.py", "tuning/cost.py", "core/stability.py"),
 }
+STAGES = {"training": "checkpoints", "tuning": "tune"}
+"""Where each is computed; all others in `analyse`."""
 
 
 def sources(analysis: str) -> tuple[str, ...]:
@@ -108,7 +111,7 @@ def test_every_analysis_says_what_it_is_made_of() -> None:
 def test_dvc_runs_the_stage_of_every_source_that_changes() -> None:
     pipeline = yaml.safe_load((SOURCES.parents[1] / "dvc.yaml").read_text())["stages"]
     for analysis, names in ((analysis, sources(analysis)) for analysis in versions()):
-        stage = pipeline["checkpoints" if analysis == "training" else "analyse"]
+        stage = pipeline[STAGES.get(analysis, "analyse")]
         watched = [dep.removeprefix("src/ontogeny/") for dep in stage["deps"]]
         assert [name for name in names if not any(Path(name).is_relative_to(dep) for dep in watched)] == []
 
