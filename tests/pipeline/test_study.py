@@ -9,15 +9,14 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from ontogeny.records import read_json, read_member
-from support.clone import Clone
+from ontogeny.records.tuning import read_tuning
+from support.clone import Clone, eventually, lock, ours, stage, workers
 
 TASKS = ("ioi", "gendered_pronoun", "greater_than", "sva")
 MEMBERS = ("nano-s0", "micro-s0")
@@ -29,12 +28,6 @@ STAGES = (
 FAILED = "data/failures/analyse-micro-s0.json"
 
 
-def lock(folder: Path) -> dict[str, object]:
-    """Hashes of every stage's dependencies and outputs."""
-    stages: dict[str, object] = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-    return stages
-
-
 def git(clone: Clone, *arguments: str) -> None:
     """Run git in the clone as somebody."""
     done = clone.run("git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments)
@@ -42,7 +35,7 @@ def git(clone: Clone, *arguments: str) -> None:
 
 
 def fingerprints(clone: Clone) -> list[str]:
-    """Of the finished runs in MLflow, both experiments."""
+    """Of the finished runs in MLflow, all experiments of the study."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{clone.root / 'mlruns' / 'mlflow.db'}")
@@ -54,13 +47,6 @@ def fingerprints(clone: Clone) -> list[str]:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.05)
 
 
 def test_a_study_from_nothing(clone: Clone) -> None:
@@ -88,7 +74,8 @@ def test_a_study_from_nothing(clone: Clone) -> None:
 def test_mlflow_has_one_run_for_each_checkpoint_and_task(clone: Clone) -> None:
     found = fingerprints(clone)
     checkpoints = sum(len(list((clone.profile / "data/checkpoints" / m).glob("step*"))) for m in MEMBERS)
-    assert len(found) == len(set(found)) == len(TASKS) * (checkpoints + len(MEMBERS))
+    tried = sum(1 + len(read_tuning(clone.profile / "data" / "studies" / task).trials) for task in TASKS)
+    assert len(found) == len(set(found)) == len(TASKS) * (checkpoints + len(MEMBERS)) + tried
 
 
 def test_a_second_repro_runs_nothing(clone: Clone) -> None:
@@ -184,34 +171,9 @@ def test_killed_at_bad_moments_it_ends_with_the_same_hashes(clone: Clone) -> Non
     assert "trying again" in (clone.root / ".cache" / "log.txt").read_text()
 
     assert lock(clone.root) == lock(clone.profile)
-    for name in ("analyses", "trajectories", "figures"):
+    for name in ("analyses", "studies", "trajectories", "figures"):
         assert files(clone.root / "data" / name) == files(clone.profile / "data" / name)
     assert sorted(fingerprints(clone)) == published
-
-
-def ours(clone: Clone) -> list[psutil.Process]:
-    """Living processes that work in the clone."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            inside = Path(process.cwd()).is_relative_to(clone.root)
-            if inside and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
-def stage(clone: Clone, name: str) -> psutil.Process | None:
-    """The process that runs a stage."""
-    return next((p for p in ours(clone) if ["stage", name] == p.cmdline()[2:4]), None)
-
-
-def workers(clone: Clone, name: str) -> list[psutil.Process]:
-    """Its worker processes."""
-    process = stage(clone, name)
-    children = process.children() if process is not None else []
-    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
 
 
 def test_a_second_clone_pulls_the_results_and_computes_nothing(clone: Clone, tmp_path: Path) -> None:
@@ -253,3 +215,12 @@ def test_an_analysis_setting_retrains_nothing(clone: Clone) -> None:
     (row,) = [row for row in rows if row["Experiment"] == "three-steps"]
     assert row["analyse.attribution.steps"] == "3"
     assert 0 <= float(row["data/metrics/micro-s0/ioi.json:accuracy"]) <= 1
+
+
+def test_an_experiment_is_laid_beside_the_study_that_it_came_from(clone: Clone) -> None:
+    done = clone.run("ontogeny", "compare", "tiny", "three-steps", "--csv", str(clone.root / ".cache" / "both.csv"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"analyse\.attribution\.steps +5 +3", done.stdout)
+    rows = list(csv.DictReader((clone.root / ".cache" / "both.csv").read_text().splitlines()))
+    assert {(row["member"], row["task"]) for row in rows} == {(member, task) for member in MEMBERS for task in TASKS}
+    assert all(row["weights_a"] == row["weights_b"] and row["metric_a"] == row["metric_b"] for row in rows)

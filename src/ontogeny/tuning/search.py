@@ -22,7 +22,6 @@ from ontogeny.tuning.storage import load_study, open_storage, study_names
 from ontogeny.tuning.study import TuningSpec, baseline_name, baselines, check_facts, grid
 
 if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
     from optuna.study import Study
     from optuna.trial import FrozenTrial
     from optuna.trial import Trial as OptunaTrial
@@ -94,9 +93,16 @@ def search(spec: TuningSpec, storage: str, count: int, worker: int, report: Repo
     for done in range(count):
         if spec.mode == "grid" and not _waiting(study):
             return
-        study.sampler = _sampler(spec.places[0].tune.seed, worker, len(_finished(study)))
+        reseed(study, spec.places[0].tune.seed, worker)
         one_trial(study, spec)
         report((done + 1) / count, f"{done + 1} of {count}")
+
+
+def reseed(study: Study, seed: int, worker: int) -> None:
+    """Let what is tried next depend on the seed, the worker and the trials so far, and on nothing else."""
+    from optuna.samplers import TPESampler
+
+    study.sampler = TPESampler(seed=(seed * 1_000_003 + worker * 10_007 + len(_finished(study))) % 2**32)
 
 
 def one_trial(study: Study, spec: TuningSpec) -> None:
@@ -143,12 +149,6 @@ def _suggest(asked: OptunaTrial, spec: TuningSpec) -> Setting:
 def _setting_of(t: FrozenTrial) -> Setting:
     chosen: dict[str, Any] = {"rule": "", "steps": 0} | t.params
     return setting(**(chosen | {"threshold": round(chosen["threshold"], 3)}))
-
-
-def _sampler(seed: int, worker: int, finished: int) -> BaseSampler:
-    from optuna.samplers import TPESampler
-
-    return TPESampler(seed=(seed * 1_000_003 + worker * 10_007 + finished) % 2**32)
 
 
 def _finished(study: Study) -> list[FrozenTrial]:
