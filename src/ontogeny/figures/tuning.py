@@ -48,7 +48,7 @@ def tuning_pictures(record: TuningRecord) -> Iterator[Picture]:
     }
     for name, (caption, rows, draw) in kinds.items():
         found = rows(record)
-        if len(found):
+        if len(found) and not (name == "history" and record.mode == "grid"):  # A grid has no order of its own.
             yield Picture(name, caption, found, draw)
 
 
