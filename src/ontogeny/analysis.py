@@ -39,6 +39,7 @@ from ontogeny.core.faithfulness import (
 )
 from ontogeny.core.pairs import PairBatch, Split, TaskDataset, tokenize
 from ontogeny.core.results import (
+    IOI,
     Behaviour,
     CheckpointAnalysis,
     CheckpointRef,
@@ -62,8 +63,6 @@ from ontogeny.patching import CircuitEvaluator
 
 Batches = Mapping[Split, PairBatch]
 Roles = Mapping[str, RoleScores]
-IOI = "ioi"
-"""The task on whose prompts some roles are measured, and whose algorithm is followed."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import Split
 from ontogeny.core.roles import Head, RoleScores
 
+IOI = "ioi"
+"""The task on whose prompts some roles are measured, and whose algorithm is followed."""
 Status = Literal["found", "threshold_unmet", "not_learned", "trivial", "nan"]
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from ontogeny.analysis import (
     BEHAVIOUR,
     DTYPES,
-    IOI,
     Batches,
     CircuitSearch,
     Roles,
@@ -36,6 +35,7 @@ from ontogeny.core.circuit import EdgeScores
 from ontogeny.core.errors import BadCheckpoint, OntogenyError
 from ontogeny.core.pairs import Split, TaskDataset
 from ontogeny.core.results import (
+    IOI,
     Behaviour,
     CheckpointAnalysis,
     CheckpointRef,

@@ -11,9 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ontogeny.core.results import IOI
+from ontogeny.core.roles import head_names
 from ontogeny.figures.roles import role_title
 from ontogeny.figures.style import (
     MUTED,
+    SHARED,
     TOKENS_NOTE,
     drawn,
     mark_handle,
@@ -33,7 +36,6 @@ METRIC_TITLES: Final = {
     "queries": "C  name movers' queries: S-inhibition",
     "values": "D  S-inhibition's values: induction, duplicates",
 }
-_SHARED: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
 _PARTS: Final = {"value": "", "frozen": "_frozen", "in_circuit": "_in_circuit", "null_mean": "_null_mean",
                  "null_p95": "_null_p95"}  # fmt: skip
 _WINDOW: Final = (-1.0, 1.5)
@@ -51,7 +53,7 @@ def algorithm_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> p
     for metric in METRICS:
         names = {algorithm_quantity(metric, suffix): part for part, suffix in _PARTS.items()}
         long = table[table["quantity"].isin(names)]
-        wide = long.pivot(index=[*_SHARED, "status"], columns="quantity", values="value").reset_index()
+        wide = long.pivot(index=[*SHARED, "status"], columns="quantity", values="value").reset_index()
         wide.columns.name = None
         parts.append(wide.rename(columns=names).assign(metric=metric))
     rows = pd.concat(parts, ignore_index=True)
@@ -59,7 +61,7 @@ def algorithm_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> p
         return rows
     keys = zip(rows["member"], rows["step"], rows["metric"])
     rows["reason"] = [reasons.get((str(m), int(s), str(name)), "") for m, s, name in keys]
-    columns = [*_SHARED, "metric", *_PARTS, "status", "reason"]
+    columns = [*SHARED, "metric", *_PARTS, "status", "reason"]
     return styled(rows[columns].sort_values(["metric", "member", "step"]), trajectory.table)
 
 
@@ -121,17 +123,17 @@ def repair_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> pd.D
             if analysis.algorithm is None or analysis.ref.step in duplicates:
                 continue
             ref = analysis.ref
-            who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, "ioi", ref.step, ref.tokens)
+            who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, IOI, ref.step, ref.tokens)
             for repair in analysis.algorithm.repair:
                 change = repair.change.double().nan_to_num(nan=-math.inf)
                 best = int(change.argmax())
                 found = repair.status == "measured" and math.isfinite(float(change.flatten()[best]))
                 width = change.shape[1]
-                helper = f"a{best // width}.h{best % width}" if found else ""
-                ablated = " ".join(f"a{layer}.h{head}" for layer, head in repair.ablated)
+                helper = head_names([(best // width, best % width)])[0] if found else ""
+                ablated = " ".join(head_names(repair.ablated))
                 numbers = (repair.lost, repair.total, repair.taken_over)
                 rows.append((*who, repair.role, ablated, *numbers, helper, repair.status, repair.reason))
-    columns = [*_SHARED, "role", "ablated", "lost", "total", "taken_over", "helper", "status", "reason"]
+    columns = [*SHARED, "role", "ablated", "lost", "total", "taken_over", "helper", "status", "reason"]
     frame = pd.DataFrame(rows, columns=columns)
     measured = set(frame.loc[frame["status"] == "measured", "role"])
     frame = frame[frame["role"].isin(measured)]

@@ -19,16 +19,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 
-from ontogeny.core.results import CheckpointAnalysis
+from ontogeny.core.results import IOI, CheckpointAnalysis
 from ontogeny.core.roles import Head, head_names
 from ontogeny.figures.roles import role_colours, role_title
-from ontogeny.figures.style import INK, MUTED, PAPER, drawn, new_figure, short
+from ontogeny.figures.style import INK, MUTED, PAPER, SHARED, drawn, new_figure, node_label, short
 from ontogeny.records import MemberRecord
 from ontogeny.series import METRICS, Trajectory, circuit_heads
 
-_SHARED: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
 _COLUMNS: Final = [
-    *_SHARED, "metric", "part", "head", "roles", "counts", "in_circuit", "effect", "frozen", "value", "null_p95",
+    *SHARED, "metric", "part", "head", "roles", "counts", "in_circuit", "effect", "frozen", "value", "null_p95",
     "status", "reason", "weaker",
 ]  # fmt: skip
 _MOST: Final = 8
@@ -64,8 +63,8 @@ def member_rows(analysis: CheckpointAnalysis) -> pd.DataFrame:
 def _member_rows(analysis: CheckpointAnalysis) -> Iterator[tuple[object, ...]]:
     ref, found = analysis.ref, analysis.algorithm
     assert found is not None
-    who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, "ioi", ref.step, ref.tokens)
-    circuit = analysis.tasks["ioi"].circuit
+    who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, IOI, ref.step, ref.tokens)
+    circuit = analysis.tasks[IOI].circuit
     inside = circuit_heads(circuit.circuit) if circuit.status == "found" else frozenset()
     nothing = ("", "", False, False, math.nan, math.nan)
     for name in METRICS:
@@ -197,7 +196,7 @@ def _draw_box(axes: Axes, box: _Box, colours: dict[str, str]) -> None:
         Rectangle((left, low), _WIDTH, _HEIGHT, facecolor="none", edgecolor=INK if box.counts else MUTED,
                   linewidth=1.1 if box.counts else 0.8, linestyle="-" if box.counts else (0, (2.5, 2)), zorder=5)
     )  # fmt: skip
-    axes.text(box.x, box.y + 0.035, box.head.removeprefix("a").replace(".h", "."), ha="center", va="center",
+    axes.text(box.x, box.y + 0.035, node_label(box.head), ha="center", va="center",
               fontsize=8.5, zorder=6)  # fmt: skip
 
 

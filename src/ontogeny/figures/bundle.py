@@ -11,7 +11,7 @@ import zipfile
 
 import pandas as pd
 
-from ontogeny.core.results import CheckpointAnalysis
+from ontogeny.core.results import IOI, CheckpointAnalysis
 from ontogeny.figures.algorithm_circuit import draw_algorithm_circuit, member_rows
 from ontogeny.figures.curve import curve_rows, draw_curve
 from ontogeny.figures.diagram import diagram_rows, draw_diagram
@@ -41,7 +41,7 @@ def draw_bundle(analysis: CheckpointAnalysis, task: str) -> bytes:
         files["faithfulness.svg"] = render(draw_curve(curve), "svg")
     if analysis.roles:
         files["roles/roles.png"] = _role_picture(analysis)
-    if task == "ioi" and analysis.algorithm is not None and analysis.algorithm.status == "measured":
+    if task == IOI and analysis.algorithm is not None and analysis.algorithm.status == "measured":
         files["algorithm/circuit.png"] = render(draw_algorithm_circuit(member_rows(analysis)), "png", _DPI)
     return _zipped(files)
 

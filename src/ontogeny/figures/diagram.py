@@ -21,7 +21,7 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.path import Path
 
 from ontogeny.core.results import CheckpointAnalysis
-from ontogeny.figures.style import INK, KIND_COLOURS, MUTED, drawn, new_figure, short, task_title
+from ontogeny.figures.style import INK, KIND_COLOURS, MUTED, drawn, new_figure, node_label, short, task_title
 
 _COLUMNS: Final = [
     "suite", "member", "scale", "seed", "parameters", "task", "step", "tokens", "status", "kept", "nodes",
@@ -116,7 +116,7 @@ def place(rows: pd.DataFrame) -> dict[str, Box]:
         name: Box(
             x=_MARGIN + _WIDTH / 2 + used[column] * step,
             y=heights[name],
-            label=_label(name),
+            label=node_label(name),
             strength=strength[name] / total,
             is_head=name.startswith("a"),
         )
@@ -271,13 +271,6 @@ def _layer(name: str, layers: int) -> int:
 
 def _natural(name: str) -> tuple[object, ...]:
     return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))
-
-
-def _label(name: str) -> str:
-    """`a5.h2` -> ``5.2``, `m3` -> ``MLP 3``."""
-    if name.startswith("a"):
-        return name.removeprefix("a").replace(".h", ".")
-    return f"MLP {name[1:]}" if name.startswith("m") else name
 
 
 def _rgb(colour: str) -> tuple[float, float, float]:

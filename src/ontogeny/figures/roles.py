@@ -15,13 +15,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ontogeny.components import ROLES
-from ontogeny.core.results import CheckpointAnalysis
+from ontogeny.core.results import IOI, CheckpointAnalysis
 from ontogeny.core.roles import Head, head_names
 from ontogeny.figures.style import (
     FAINT,
     INK,
     MUTED,
     PAPER,
+    SHARED,
     TOKENS_NOTE,
     drawn,
     mark_handle,
@@ -30,6 +31,7 @@ from ontogeny.figures.style import (
     member_styles,
     members_in_order,
     new_figure,
+    node_label,
     panel_grid,
     short,
     styled,
@@ -41,8 +43,8 @@ from ontogeny.series import Trajectory, circuit_heads, role_table
 CIRCUIT_OF: Final[Mapping[str, str]] = {
     "successor": "greater_than",
     "induction": "greater_than",
-    "copy_suppression": "ioi",
-    "name_mover": "ioi",
+    "copy_suppression": IOI,
+    "name_mover": IOI,
 }
 """Panels of Figures 2 and 3, and the task whose circuit a head must be in."""
 ROLE_COLOURS: Final[Mapping[str, str]] = {
@@ -57,7 +59,7 @@ ROLE_COLOURS: Final[Mapping[str, str]] = {
 }
 OTHER_COLOURS: Final = ("#4d4d4d", "#999933", "#117733", "#882255", "#44aa99")
 """Of roles that are not ours."""
-_CIRCUITS: Final[Mapping[str, str]] = {"ioi": "IOI circuit", "greater_than": "greater-than circuit"}
+_CIRCUITS: Final[Mapping[str, str]] = {IOI: "IOI circuit", "greater_than": "greater-than circuit"}
 _UNITS: Final[Mapping[str, str]] = {
     "successor": "successes, share",
     "induction": "attention, share",
@@ -67,8 +69,7 @@ _UNITS: Final[Mapping[str, str]] = {
     "name_mover": "names copied, %",
     "negative_name_mover": "names suppressed, %",
 }
-_SHARED: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
-_MAP_COLUMNS: Final = [*_SHARED, "layer", "head_index", "head", "roles", "roles_of_study", "undefined"]
+_MAP_COLUMNS: Final = [*SHARED, "layer", "head_index", "head", "roles", "roles_of_study", "undefined"]
 _FIRST: Final = 0.33
 """A head has arrived when its score reaches this share of the model's maximum (the paper's Figure 2)."""
 _TOP: Final = 5
@@ -98,7 +99,7 @@ def component_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> p
     """
     table = role_table(records)
     rows = [part for record in records for role in CIRCUIT_OF for part in _first_head(record, table, role)]
-    columns = [*_SHARED, "role", "head", "score", "chance", "holds", "reason"]
+    columns = [*SHARED, "role", "head", "score", "chance", "holds", "reason"]
     return styled(pd.DataFrame(rows, columns=columns), trajectory.table) if rows else pd.DataFrame()
 
 
@@ -114,7 +115,7 @@ def _first_head(record: MemberRecord, table: pd.DataFrame, role: str) -> Iterato
     chosen = here[here["head"] == head] if head else here.drop_duplicates("step")
     for row in chosen.sort_values("step").to_dict("records"):
         numbers = {name: row[name] if head else math.nan for name in ("score", "chance")}
-        shared = {name: row[name] for name in _SHARED if name != "task"} | {"task": task, "role": role}
+        shared = {name: row[name] for name in SHARED if name != "task"} | {"task": task, "role": role}
         yield shared | numbers | {"head": head, "holds": bool(row["holds"]) and bool(head), "reason": reason}
 
 
@@ -171,7 +172,7 @@ def head_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> pd.Dat
         parts.append(part.assign(rank=part["head"].map(rank), task=CIRCUIT_OF[str(role)]))
     if not parts:
         return pd.DataFrame()
-    columns = [*_SHARED, "role", "head", "rank", "score", "chance", "holds"]
+    columns = [*SHARED, "role", "head", "rank", "score", "chance", "holds"]
     return pd.concat(parts, ignore_index=True)[columns]
 
 
@@ -181,7 +182,7 @@ def draw_heads(rows: pd.DataFrame) -> Figure:
     roles = [role for role in CIRCUIT_OF if role in set(rows["role"])]
     heads = sorted({str(head) for head in rows["head"] if head}, key=_by_layer)
     colours = {head: HEAD_COLOURS[place % len(HEAD_COLOURS)] for place, head in enumerate(heads)}
-    legend = [Line2D([], [], color=colour, label=_short_head(head)) for head, colour in colours.items()]
+    legend = [Line2D([], [], color=colour, label=node_label(head)) for head, colour in colours.items()]
     marks = [
         mark_handle("holds the role", "o", colour=MUTED, filled=True, size=5),
         Line2D([], [], color=MUTED, linestyle=":", label="chance (mean)"),
@@ -340,7 +341,3 @@ def _rectangle(x: float, y: float, width: float, height: float) -> list[tuple[fl
 def _by_layer(head: str) -> tuple[int, int]:
     layer, _, index = head.removeprefix("a").partition(".h")
     return int(layer), int(index)
-
-
-def _short_head(head: str) -> str:
-    return head.removeprefix("a").replace(".h", ".")

@@ -29,6 +29,8 @@ KIND_COLOURS: Final = {"q": "#0072b2", "k": "#d55e00", "v": "#009e73", "mlp": "#
 """Of an edge, by what reads it (Okabe and Ito's colours: told apart by colour-blind readers)."""
 MARKERS: Final = "osD^vPX*hp"
 LINE_STYLES: Final = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
+SHARED: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
+"""Columns that rows of a checkpoint have in every figure."""
 TASK_TITLES: Final = {
     "ioi": "Indirect object identification",
     "gendered_pronoun": "Gendered pronoun",
@@ -304,3 +306,10 @@ def short(number: float) -> str:
         if abs(number) >= size:
             return f"{number / size:.3g}{letter}" if abs(number) / size < 1000 else f"{number / size:.0f}{letter}"
     return f"{number:g}"
+
+
+def node_label(name: str) -> str:
+    """`a5.h2` -> ``5.2``, `m3` -> ``MLP 3``."""
+    if name.startswith("a"):
+        return name.removeprefix("a").replace(".h", ".")
+    return f"MLP {name[1:]}" if name.startswith("m") else name

@@ -15,6 +15,7 @@ from ontogeny.figures.style import (
     METRIC_LABELS,
     MUTED,
     PAPER,
+    SHARED,
     TOKENS_NOTE,
     drawn,
     mark_handle,
@@ -29,7 +30,6 @@ from ontogeny.figures.style import (
 )
 from ontogeny.series import Trajectory, headline, similarity_quantity
 
-_SHARED: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
 _SIZE_QUANTITIES: Final = ("circuit/edges", "circuit/best_edges", "circuit/cap")
 STATUS_MARKS: Final[dict[str, dict[str, Any]]] = {
     "found": {"marker": "o", "fill": True, "label": "found"},
@@ -45,7 +45,7 @@ def behaviour_rows(trajectory: Trajectory) -> pd.DataFrame:
 
     `onset_status` repeats the onset's answer on every row of a member and task.
     """
-    rows = headline(trajectory.table)[[*_SHARED, "quantity", "value", "low", "high", "duplicate_of"]]
+    rows = headline(trajectory.table)[[*SHARED, "quantity", "value", "low", "high", "duplicate_of"]]
     keys = ["member", "task"]
     answers = trajectory.onsets[[*keys, "status", "step"]].rename(columns={"status": "onset_status", "step": "at"})
     merged = rows.merge(answers, on=keys, how="left")
@@ -96,10 +96,10 @@ def size_rows(trajectory: Trajectory) -> pd.DataFrame:
     threshold was not met.
     """
     table = trajectory.table[trajectory.table["quantity"].isin(_SIZE_QUANTITIES)]
-    wide = table.pivot(index=[*_SHARED, "status"], columns="quantity", values="value").reset_index()
+    wide = table.pivot(index=[*SHARED, "status"], columns="quantity", values="value").reset_index()
     wide = wide.rename(columns={name: name.removeprefix("circuit/") for name in _SIZE_QUANTITIES})
     wide.columns.name = None
-    columns = [*_SHARED, "status", "edges", "best_edges", "cap"]
+    columns = [*SHARED, "status", "edges", "best_edges", "cap"]
     return styled(wide.sort_values(["member", "step"])[columns], trajectory.table)
 
 
@@ -170,12 +170,12 @@ def jaccard_rows(trajectory: Trajectory, kind: str = "edges") -> pd.DataFrame:
     quantity = similarity_quantity(kind, "previous")
     names = {quantity: "value", similarity_quantity(kind, "previous_ewma"): "ewma"}
     table = trajectory.table[trajectory.table["quantity"].isin(names)]
-    wide = table.pivot(index=[*_SHARED, "status"], columns="quantity", values="value").reset_index()
+    wide = table.pivot(index=[*SHARED, "status"], columns="quantity", values="value").reset_index()
     wide = wide.rename(columns=names).assign(kind=kind)
     wide.columns.name = None
     for name in names.values():
         wide[name] = wide.get(name, np.nan)
-    columns = [*_SHARED, "kind", "value", "ewma", "status"]
+    columns = [*SHARED, "kind", "value", "ewma", "status"]
     return styled(wide.sort_values(["member", "step"])[columns], trajectory.table)
 
 

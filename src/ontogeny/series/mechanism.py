@@ -25,11 +25,10 @@ import torch
 from ontogeny.algorithm.metrics import heads_of
 from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult
 from ontogeny.core.circuit import Circuit
-from ontogeny.core.results import CheckpointAnalysis, TaskAnalysis
+from ontogeny.core.results import IOI, CheckpointAnalysis, TaskAnalysis
 from ontogeny.core.roles import Head, RoleScores
 from ontogeny.series.quantities import Measure
 
-IOI: Final = "ioi"
 METRICS: Final = ("direct", "queries", "values")
 """B, C and D of the paper's Figure 4."""
 _PARTS: Final = {"": "value", "_frozen": "value_frozen", "_in_circuit": "value_in_circuit", "_null_mean": "null_mean",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ontogeny.core.results import CheckpointAnalysis
+from ontogeny.core.results import IOI, CheckpointAnalysis
 from ontogeny.core.roles import RoleScores, head_names
 from ontogeny.records import MemberRecord
 from ontogeny.stages.terminal import new_table, number, short_onset, whole
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-IOI = "ioi"
 NAME_MOVER = "name_mover"
 _SHOWN = 6
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from ontogeny.core.algorithm import AlgorithmResult
-from ontogeny.core.results import CheckpointAnalysis
+from ontogeny.core.results import IOI, CheckpointAnalysis
 from ontogeny.core.roles import head_names
 from ontogeny.series import METRICS, leading_head
 
@@ -22,7 +22,7 @@ def mechanism_files(analysis: CheckpointAnalysis, task: str) -> dict[str, bytes]
     files: dict[str, bytes] = {}
     if analysis.roles:
         files["roles/heads.csv"] = _heads(analysis).encode()
-    if task == "ioi" and analysis.algorithm is not None:
+    if task == IOI and analysis.algorithm is not None:
         files["algorithm/metrics.csv"] = _metrics(analysis.algorithm).encode()
         if analysis.algorithm.effects:
             files["algorithm/effects.csv"] = _effects(analysis.algorithm).encode()
@@ -35,7 +35,7 @@ def mechanism_note(analysis: CheckpointAnalysis, task: str) -> list[str]:
     held = [f"{role} {', '.join(head_names(heads))}" for role, heads in analysis.holders.items() if heads]
     if analysis.roles:
         said.append(f"Heads with a role: {'; '.join(held) or 'none'}. Every head: *Artifacts*, `roles/heads.csv`.")
-    if task == "ioi" and analysis.algorithm is not None:
+    if task == IOI and analysis.algorithm is not None:
         found = analysis.algorithm
         words = [_word(found, name) for name in METRICS]
         said.append(f"The algorithm: {'; '.join(words)}." if found.metrics else f"The algorithm: {found.reason}")
