@@ -6,6 +6,7 @@ else. Heavy imports happen inside the commands.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 INCOMPLETE = 3
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 QUIET = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -59,6 +61,14 @@ def main() -> None:
     except OntogenyError as error:
         typer.echo(f"ontogeny: {error}", err=True)
         sys.exit(REFUSED)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        typer.echo(
+            f"ontogeny: the disk is full{where}: make room and run the same again; what is done is kept.", err=True
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("ontogeny: interrupted; the next run goes on from here.", err=True)
         sys.exit(130)

@@ -35,8 +35,9 @@ NOTE: Final = "mlflow.note.content"
 
 EXPERIMENT_NOTES: Final = {
     CHECKPOINTS: (
-        "**One run is one task at one training checkpoint of one model.** "
-        "Tables, ready made (also under *Views*, top right): {links}. Filter by tags, e.g. "
+        "**Tables: {links}.** "
+        "One run is one task at one training checkpoint of one model. The tables are also under *Views*, top right. "
+        "Filter by tags, e.g. "
         "`tags.current = 'true' and tags.task = 'ioi' and tags.scale = 'large' and tags.status = 'found'`.\n\n"
         "Open a run: *Overview* has its numbers; *Artifacts* the circuit as a picture (`circuit/circuit.png`), as a "
         "page (`circuit/circuit.html`), as a table (`circuit/edges.csv`) and as JSON that the EAP-IG library reads, "
@@ -46,8 +47,9 @@ EXPERIMENT_NOTES: Final = {
         "`/trajectories`."
     ),
     TRAJECTORIES: (
-        "**One run is one task followed through the training of one model.** "
-        "Charts that lay the scales over each other, ready made (also under *Views*, top right): {links}.\n\n"
+        "**Charts of all scales: {links}.** "
+        "One run is one task followed through the training of one model. The charts are also under *Views*, top "
+        "right.\n\n"
         "The x axis is the training step. `behaviour/held_out/metric` shows when the ability appears, `circuit/edges` "
         "how large its circuit is (no point where none was found), `similarity/...` how alike consecutive circuits "
         "are. Filter: `tags.current = 'true' and tags.task = 'ioi'`. Single checkpoints, with pictures of their "
