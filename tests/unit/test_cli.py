@@ -1,5 +1,6 @@
 """The command line: quick to start, and it refuses bad input before any work."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from ontogeny import cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +47,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["study", "stage", "publish", "compare", "doctor", "summary", "ui"])
+@pytest.mark.parametrize("command", ["study", "stage", "publish", "compare", "doctor", "summary", "ui", "tune"])
 def test_every_command_explains_itself(command: str) -> None:
     done = ontogeny(ROOT, command, "--help")
     assert done.returncode == 0
@@ -113,3 +116,22 @@ def test_telemetry_is_off_unless_the_user_turned_it_on() -> None:
             [sys.executable, "-c", code.format(name)], env=environment, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == expected
+
+
+def test_a_full_disk_is_said_and_other_errors_are_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(number: int) -> None:
+        def app() -> None:
+            raise OSError(number, "no", "data/big.safetensors")
+
+        monkeypatch.setattr(cli, "app", app)
+
+    fails(errno.ENOSPC)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "the disk is full (data/big.safetensors): make room" in capsys.readouterr().err
+    fails(errno.EACCES)
+    with pytest.raises(PermissionError):
+        cli.main()
