@@ -17,6 +17,7 @@ from ontogeny.series.mechanism import (
 )
 from ontogeny.series.onset import Onset, onset
 from ontogeny.series.palette import scale_colours
+from ontogeny.series.persistence import Survival, circuit_change, random_jaccard, role_survival, spells, survival
 from ontogeny.series.quantities import (
     HEADLINE_SPLITS,
     Measure,
@@ -41,10 +42,12 @@ __all__ = [
     "Fluctuation",
     "Measure",
     "Onset",
+    "Survival",
     "Trajectory",
     "algorithm_quantity",
     "behaviour_quantity",
     "change_table",
+    "circuit_change",
     "circuit_heads",
     "dvc_metrics",
     "emergence_table",
@@ -66,13 +69,17 @@ __all__ = [
     "onset_differences",
     "onset_trend",
     "onsets",
+    "random_jaccard",
     "role_onsets",
     "role_quantity",
+    "role_survival",
     "role_table",
     "role_turnover",
     "scale_colours",
     "similarity",
     "similarity_quantity",
+    "spells",
     "summary",
+    "survival",
     "tidy",
 ]

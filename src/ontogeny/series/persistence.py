@@ -1,0 +1,152 @@
+"""What stays: how long heads keep a role, and whether circuits differ by more than chance (METHODS 8.1, 8.3).
+
+The expected likeness of two circuits has two yardsticks. Two *random* sets of edges of the same sizes share some by
+chance; and the *same* model gives other circuits when its prompts are drawn again. A circuit has changed if it is less
+like its predecessor than resamples of one checkpoint are like each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from ontogeny.series.quantities import EDGES, similarity_quantity
+
+_KEYS: Final = ["suite", "member", "scale", "seed", "parameters", "task"]
+_OF_ROLE: Final = ["suite", "member", "scale", "seed", "parameters", "role"]
+RESAMPLED: Final = "stability/jaccard"
+"""Likeness of two resamples' circuits at one checkpoint, with its quantiles."""
+
+
+class Spell(NamedTuple):
+    """A stretch of checkpoints over which a head holds a role."""
+
+    first: int
+    """Index of its first checkpoint."""
+    last: int
+    """Index of its last checkpoint."""
+    ended: bool
+    """Whether the head is seen without the role afterwards; else how long it would last is unknown (censored)."""
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Share of spells that last at least so long (Kaplan and Meier)."""
+
+    time: Float[np.ndarray, " times"]
+    """Lengths at which some spell ended, ascending."""
+    share: Float[np.ndarray, " times"]
+    """Share that lasts longer than that."""
+    spells: int
+    ended: int
+
+    @property
+    def median(self) -> float:
+        """Length that half of the spells outlast; NaN if more than half outlast all that was seen."""
+        below = np.flatnonzero(self.share <= 0.5 + 1e-12)
+        return float(self.time[below[0]]) if len(below) else math.nan
+
+
+def spells(holds: Bool[np.ndarray, " checkpoints"]) -> list[Spell]:
+    """Every stretch of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], holds.astype(int), [0]])))
+    return [Spell(int(a), int(b) - 1, bool(b < len(holds))) for a, b in edges.reshape(-1, 2)]
+
+
+def survival(lengths: Sequence[float], ended: Sequence[bool]) -> Survival:
+    """Product limit: at each length, times 1 - (spells that end then) / (spells that are at least as long).
+
+    Args:
+        lengths: of the spells, in any unit.
+        ended: False where a spell goes on after what was seen.
+    """
+    length, end = np.asarray(lengths, dtype=float), np.asarray(ended, dtype=bool)
+    times = np.unique(length[end])
+    at_risk = (length[None] >= times[:, None]).sum(1)
+    ends = ((length == times[:, None]) & end).sum(1)
+    return Survival(times, np.cumprod(1 - ends / np.maximum(at_risk, 1)), len(length), int(end.sum()))
+
+
+def role_survival(roles: pd.DataFrame, steady: int = 1) -> pd.DataFrame:
+    """One row a member and role: how long a head keeps it, in tokens (from `series.role_table`).
+
+    A spell lasts from its first checkpoint to the first one without the role. `ever` heads held the role at some time,
+    `kept` of them hold it at the last checkpoint; spells of fewer than `steady` checkpoints are left out, and counted.
+    """
+    rows = []
+    for keys, table in roles.groupby(_OF_ROLE, sort=False, dropna=False):
+        wide = table.pivot(index="tokens", columns="head", values="holds").sort_index()
+        tokens, holds = wide.index.to_numpy(float), wide.to_numpy(bool)
+        every = [(spell, tokens) for column in holds.T for spell in spells(column)]
+        long = [spell for spell, _ in every if spell.last - spell.first + 1 >= steady]
+        ends = [spell.last + 1 if spell.ended else spell.last for spell in long]
+        found = survival([tokens[e] - tokens[s.first] for s, e in zip(long, ends)], [s.ended for s in long])
+        who = dict(zip(_OF_ROLE, keys))
+        counts = {"spells": found.spells, "ended": found.ended, "short": len(every) - len(long)}
+        heads = {"ever": int(holds.any(0).sum()), "kept": int(holds[-1].sum())}
+        rows.append(who | counts | heads | {"median_tokens": found.median})
+    return pd.DataFrame(rows, columns=[*_OF_ROLE, "spells", "ended", "short", "ever", "kept", "median_tokens"])
+
+
+class Chance(NamedTuple):
+    """Jaccard index of two random sets."""
+
+    mean: float
+    p95: float
+
+
+def random_jaccard(edges: int, one: int, other: int) -> Chance:
+    """Of two sets of `one` and `other` edges drawn without regard to each other from `edges`: exact.
+
+    What they share is hypergeometric; the index is shared / (one + other - shared). Random *circuits* share a little
+    more, because edges near the logits are reached first: this is a lower yardstick.
+    """
+    from scipy.stats import hypergeom
+
+    if min(one, other) < 1 or max(one, other) > edges:
+        return Chance(math.nan, math.nan)
+    shared = np.arange(max(0, one + other - edges), min(one, other) + 1)
+    weight = hypergeom(edges, one, other).pmf(shared)
+    index = shared / (one + other - shared)
+    at = min(int(np.searchsorted(weight.cumsum(), 0.95)), len(shared) - 1)
+    return Chance(float(weight @ index), float(index[at]))
+
+
+def circuit_change(table: pd.DataFrame, graph_edges: dict[str, int]) -> pd.DataFrame:
+    """Each circuit against its predecessor and the two yardsticks; one row a checkpoint with both circuits.
+
+    `verdict`: `changed` (less like its predecessor than the interval of pairs of resamples, of either checkpoint),
+    `as resamples`, or `undecided` where circuits were not resampled. `like_random` is True where the index is no
+    better than 95 % of pairs of random sets.
+
+    Args:
+        table: as `series.follow` makes it.
+        graph_edges: member -> edges of its graph.
+    """
+    index = [*_KEYS, "step", "tokens"]
+    names = {EDGES: "size", similarity_quantity("edges", "previous"): "jaccard", RESAMPLED: "resampled"}
+    rows = table[table["quantity"].isin(names)]
+    wide = rows.pivot(index=index, columns="quantity", values="value").rename(columns=names).reset_index()
+    low = rows[rows["quantity"] == RESAMPLED][[*index, "low"]].rename(columns={"low": "resampled_low"})
+    wide = wide.merge(low, on=index, how="left").sort_values([*_KEYS, "tokens"], kind="stable")
+    for name in ("size", "jaccard", "resampled"):
+        wide[name] = wide.get(name, math.nan)
+    grouped = wide.groupby(_KEYS, sort=False, dropna=False)
+    wide["before"] = grouped["size"].shift()
+    wide["least"] = np.fmin(wide["resampled_low"], grouped["resampled_low"].shift())
+    kept = wide[wide["jaccard"].notna()].copy()
+    chances = [
+        random_jaccard(graph_edges[member], int(one), int(other))
+        for member, one, other in zip(kept["member"], kept["size"].fillna(0), kept["before"].fillna(0))
+    ]
+    kept["random_mean"], kept["random_p95"] = [c.mean for c in chances], [c.p95 for c in chances]
+    kept["like_random"] = (kept["jaccard"] <= kept["random_p95"]).astype("boolean").mask(kept["random_p95"].isna())
+    decided = np.where(kept["jaccard"] < kept["least"], "changed", "as resamples")
+    kept["verdict"] = np.where(kept["least"].isna(), "undecided", decided)
+    return kept.drop(columns="resampled_low").reset_index(drop=True)
