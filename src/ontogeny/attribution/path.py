@@ -24,8 +24,9 @@ from ontogeny.models.readout import Readout, readout
 from ontogeny.models.subject import AlignedPairs, Subject, align_pairs
 from ontogeny.models.weights import Architecture, Weights
 
-WORKSPACE = {"cpu": 2**23}
-"""Bytes of differences and gradients that `contract` writes out at one time: on a CPU as much as its caches hold."""
+WORKSPACE = {"cpu": 2**25}
+"""Bytes of differences and gradients that `contract` writes out at one time: on a CPU about what its caches hold,
+but enough pairs for matrix products of a good size."""
 LARGE_WORKSPACE = 2**28
 
 
