@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -49,7 +50,7 @@ SMALLEST = 1e-9
 """Mean KL in nats below which a head has no effect of its own to explain (float32 resolves about 1e-11)."""
 COLUMNS = 2048
 """Columns of a batch of documents; with the vocabulary it bounds memory."""
-CHUNK = 2048
+CHUNK = 1024
 """Tokens of the vocabulary at a time, each piece dense: so that a document's logits stay in the cache."""
 NULL_EVERY = 4
 
@@ -102,8 +103,8 @@ class Document:
     """Whether a token stands at or before a row."""
     direction: Float[Tensor, "distinct d_model"]
     """u of each distinct token."""
-    onto: Float[Tensor, "distinct vocab"]
-    """What a step along each u does to all logits."""
+    onto: Pieces
+    """What a step along each u does to all logits; ones in the last row: ``[distinct + 1, vocab]``."""
     expected: Float[Tensor, "rows d_model"]
     """Mean of all tokens' u under the probabilities."""
     shift: int
@@ -117,12 +118,12 @@ class Document:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Coefficients of tokens' u that are added to the mean-ablated head, all heads, and those tokens' logits."""
+    """What is added to the mean-ablated heads of a layer: few tokens' u at each destination."""
 
+    tokens: Int[Tensor, "rows kept+1"]
+    """Rows of `Document.onto`; the last is that of ones ..."""
     coefficients: Float[Tensor, "heads rows kept+1"]
-    """The last column undoes the mean of the change under the probabilities ..."""
-    onto: Pieces
-    """... and meets ones: ``[kept + 1, vocab]``."""
+    """... whose coefficient takes off the mean of the change under the probabilities."""
 
 
 def split_halves(text: Texts, settings: CopySuppressionParams) -> Halves:
@@ -203,7 +204,7 @@ def _documents(subject: Subject, text: Texts, positions: int, taken: int, genera
                 which=which,
                 seen=first[None, :] <= torch.arange(rows, device=first.device)[:, None],
                 direction=direction,
-                onto=direction @ weights.unembed,
+                onto=pieces(torch.cat([direction @ weights.unembed, torch.ones_like(probabilities[:1])])),
                 expected=probabilities @ weights.unembed.T,
                 shift=shift,
             )
@@ -228,7 +229,8 @@ def _layer(
         for doc, change, found in zip(documents, changes, ablations):
             change_here = change[:, head].contiguous()
             mean_change = ((change_here @ out) * doc.expected).sum(dim=-1, keepdim=True)
-            kl = _kl(doc.probabilities, change_here, mean_change, onto, [(x.coefficients[head], x.onto) for x in found])
+            added = [(each.tokens, each.coefficients[head]) for each in found]
+            kl = _kl(doc, change_here, mean_change, onto, added)
             sums[:2, head] += kl[:2]
             if doc.shift:
                 sums[2:, head] += kl[[0, 2]]
@@ -266,30 +268,30 @@ def _ablate(
     lowered /= doc.direction.square().sum(dim=-1)[along]
     lowered *= done.pattern[doc.row, :, columns, columns]
     lowered *= keep[:, doc.which]
-    used = along.unique()
-    by_token = lowered @ (along[:, None] == used[None, :]).to(lowered)
-    ever = by_token.flatten(0, 1).any(dim=0)
-    coefficients, used = by_token[..., ever] * doc.scale, used[ever]
-    expected = doc.expected @ doc.direction[used].T
-    centre = -(coefficients * expected).sum(dim=-1, keepdim=True)
-    onto = doc.onto[used]
-    onto = torch.cat([onto, onto.new_ones(1, onto.shape[1])])
-    return Ablation(torch.cat([coefficients, centre], dim=-1), pieces(onto))
+    own_token = torch.zeros_like(readouts[0, :1]).expand(doc.rows, -1).scatter(1, along[:, None], 1.0)
+    by_token = (lowered @ own_token) * doc.scale
+    kept = keep.int().topk(int(keep.sum(dim=1).max()), dim=1).indices
+    tokens = (kept + shift) % len(doc.distinct)
+    coefficients = by_token.gather(2, tokens.expand(len(by_token), -1, -1))
+    expected = doc.expected @ doc.direction.T
+    centre = -(coefficients * expected.gather(1, tokens)).sum(dim=-1, keepdim=True)
+    ones = torch.full_like(tokens[:, :1], len(doc.distinct))
+    return Ablation(torch.cat([tokens, ones], dim=1), torch.cat([coefficients, centre], dim=-1))
 
 
 def _kl(
-    probabilities: Pieces,
+    doc: Document,
     change: Float[Tensor, "rows d_head"],
     centre: Float[Tensor, "rows 1"],
     onto: Pieces,
-    ablations: list[tuple[Float[Tensor, "rows kept+1"], Pieces]],
+    ablations: list[tuple[Int[Tensor, "rows kept+1"], Float[Tensor, "rows kept+1"]]],
 ) -> Float[Tensor, " ablations+1"]:
     """Sum over rows of KL(whole || changed) in nats: the head mean-ablated, and with each ablation added to that."""
     sums = change.new_zeros(1 + len(ablations), len(change))
-    for chunk, p in enumerate(probabilities):
-        delta = torch.addmm(-centre, change, onto[chunk])
-        for place, (coefficients, directions) in enumerate(ablations, start=1):
-            changed = torch.addmm(delta, coefficients, directions[chunk])
+    for p, head, tokens in zip(doc.probabilities, onto, doc.onto):
+        delta = torch.addmm(-centre, change, head)
+        for place, (which, coefficients) in enumerate(ablations, start=1):
+            changed = F.embedding_bag(which, tokens, per_sample_weights=coefficients, mode="sum").add_(delta)
             sums[place] += torch.linalg.vecdot(p, changed.expm1_())
         sums[0] += torch.linalg.vecdot(p, delta.expm1_())
     return sums.double().log1p().sum(dim=1).cpu()
