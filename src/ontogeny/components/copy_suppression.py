@@ -16,7 +16,7 @@ unembedding of the source's own token, the head's output at destination d is, an
 
 over destinations, direct effect only: the change goes straight to the logits. 1: copy suppression is all the head does;
 0: as bad as the mean; below 0: worse. NaN where the mean-ablated head is as good as the whole one (KL under
-`SMALLEST`). Chance: the same with the unembedding of another token of the document in P, on every fourth document.
+`SMALLEST`). Chance: the same with the unembedding of another token of the document in P, on every eighth document.
 
 LayerNorm: the head's own run; the final norm's scale is frozen at that of the whole model, so that logits are linear in
 the head's output; the logit lens has the final norm with its real statistics. There is no list of function words.
@@ -52,7 +52,7 @@ COLUMNS = 2048
 """Columns of a batch of documents; with the vocabulary it bounds memory."""
 CHUNK = 1024
 """Tokens of the vocabulary at a time, each piece dense: so that a document's logits stay in the cache."""
-NULL_EVERY = 4
+NULL_EVERY = 8
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def mean_values(subject: Subject, text: Texts) -> Means:
 def divergences(
     subject: Subject, text: Texts, means: Means, attended: float, generator: torch.Generator
 ) -> Float[Tensor, "4 layers heads"]:
-    """Sums over destinations of KL in nats: mean-ablated, CSPA; and on every fourth document mean-ablated, null."""
+    """Sums over destinations of KL in nats: mean-ablated, CSPA; and on every eighth document mean-ablated, null."""
     a = subject.architecture
     sums = torch.zeros(4, a.n_layers, a.n_heads, dtype=torch.float64)
     taken = 0
