@@ -24,6 +24,9 @@ from ontogeny.series.table import headline
 SERIES: Final = ("suite", "member", "scale", "seed", "parameters", "task", "quantity")
 """The columns that say which series a row belongs to."""
 
+_ORDERED: Final = -2.33
+"""Standard normal quantile of 1 %."""
+
 Ending = Literal["kept", "lower", "lost"]
 
 
@@ -67,6 +70,8 @@ class Emergence:
     """Only where an onset was found."""
     dip: Dip | None
     end: End | None
+    in_order: bool
+    """Whether the order of its checkpoints matters (`ordered`)."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,21 @@ def onsets(table: pd.DataFrame, params: TrajectoryParams, *, confidence: float =
     return emergence_table(emergences(headline(table), params, confidence=confidence))
 
 
+def ordered(values: Sequence[float] | np.ndarray) -> bool:
+    """Whether neighbours are more alike than checkpoints in a random order would be, at 1 %.
+
+    Von Neumann's ratio, the sum of squared differences of neighbours over twice the sum of squares around the mean: in
+    a random order its mean is 1 and its variance (n - 2) / (n^2 - 1).
+    """
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    count, around = len(finite), float(((finite - finite.mean()) ** 2).sum()) if len(finite) else 0.0
+    if count < 4 or around == 0:
+        return False
+    ratio = float((np.diff(finite) ** 2).sum()) / (2 * around)
+    return (ratio - 1) / math.sqrt((count - 2) / (count**2 - 1)) < _ORDERED
+
+
 def series_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Who each series is, and its rows by ascending step."""
     keys = [name for name in SERIES if name != "parameters"]
@@ -132,12 +152,12 @@ _ONSET: Final = list(Onset.__dataclass_fields__)
 _COLUMNS: Final = [
     *SERIES, "rule", *_ONSET, "gap_octaves", "onset_tokens", "onset_low", "onset_high", "agrees",
     "plateau", "plateau_tokens", "plateau_status", "lowest", "lowest_step", "dips", "below_zero",
-    "best", "final", "kept", "ending",
+    "best", "final", "kept", "ending", "in_order",
 ]  # fmt: skip
 
 
 def _row(each: Emergence) -> dict[str, Any]:
-    row = {**each.who, "rule": each.rule, **asdict(each.onset), "gap_octaves": each.gap}
+    row = {**each.who, "rule": each.rule, **asdict(each.onset), "gap_octaves": each.gap, "in_order": each.in_order}
     if each.rise is not None:
         ends = {"onset_tokens": each.rise.onset, "onset_low": each.rise.low, "onset_high": each.rise.high}
         row |= {name: 2.0**place for name, place in ends.items()}
@@ -186,13 +206,14 @@ def _emergence(
         points.steps.tolist(), points.tokens.astype(int).tolist(), points.values.tolist(), points.errors.tolist(),
         params, chance=chance, least_peak=least_peak, left_out=points.left_out,
     )  # fmt: skip
+    in_order = ordered(points.values)
     if answer.status not in (FOUND, BEFORE_FIRST):
-        return Emergence(who, params.onset_rule, answer, math.nan, None, None, None)
+        return Emergence(who, params.onset_rule, answer, math.nan, None, None, None, in_order)
     errors = np.fmax(np.nan_to_num(points.errors), np.nan_to_num(answer.noise))
     first = int(np.argmax(points.steps == answer.step)) if answer.step is not None else 0
     end = _end(points.values[first:], errors[first:], answer, params)
     if answer.status == BEFORE_FIRST:
-        return Emergence(who, params.onset_rule, answer, math.nan, None, None, end)
+        return Emergence(who, params.onset_rule, answer, math.nan, None, None, end, in_order)
     rise = fit_rise(
         points.tokens,
         points.values,
@@ -203,7 +224,7 @@ def _emergence(
     )
     dip = _dip(points.steps[:first], points.values[:first], errors[:first], answer.base, params)
     gap = math.log2(points.tokens[first] / points.tokens[first - 1]) if points.tokens[first - 1] > 0 else math.inf
-    return Emergence(who, params.onset_rule, answer, gap, rise, dip, end)
+    return Emergence(who, params.onset_rule, answer, gap, rise, dip, end, in_order)
 
 
 def _number_of(who: Mapping[str, Any]) -> int:
