@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ontogeny.tracking import Store
 
-_START_S = 180
+_START_S = 600
 
 
 def free_port() -> int:
