@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -33,6 +34,8 @@ from support.synthetic_study import SCALES, TASKS, member
 LIMITS_S = {"pictures to be drawn": 360.0, "pictures cached": 240.0, "again, nothing to add": 20.0}
 HELP_LIMIT_S = 1.0
 HELP_STARTS = 5
+FULL = 1000
+USAGES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def main() -> None:
@@ -43,18 +46,22 @@ def main() -> None:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     logging.disable(logging.INFO)
     table = Table(
-        "what", "runs", "seconds", "limit", "", title="Publishing (limits: of 1,000 runs, or as many more as there are)"
+        "what", "runs", "seconds", "of the CPU", "limit", "", title="Publishing (the limits are for 1,000 runs)"
     )
     with tempfile.TemporaryDirectory() as folder:
         study, runs = synthetic(Path(folder), wanted)
-        for what, seconds, report in published(study):
-            limit = LIMITS_S[what] * max(1.0, runs / 1000)
+        for what, took, report in published(study):
+            limit = LIMITS_S[what]
+            verdict = "-" if runs < FULL else "ok" if took.wall <= limit * runs / FULL else "over"
             added = f"{report.added:,} added, {report.kept:,} there"
-            table.add_row(what, added, f"{seconds:.1f}", f"{limit:.0f}", "ok" if seconds <= limit else "over")
+            table.add_row(what, added, f"{took.wall:.1f}", f"{took.cpu:.1f}", f"{limit:.0f}", verdict)
             assert report.complete, report.reason
-    seconds = statistics.median(timed(start_help)[0] for _ in range(HELP_STARTS))
-    verdict = "ok" if seconds <= HELP_LIMIT_S else "over"
-    table.add_row("ontogeny --help", f"median of {HELP_STARTS}", f"{seconds:.2f}", f"{HELP_LIMIT_S:.0f}", verdict)
+    starts = [timed(start_help)[0] for _ in range(HELP_STARTS)]
+    wall, cpu = (statistics.median(getattr(start, name) for start in starts) for name in Took._fields)
+    verdict = "ok" if wall <= HELP_LIMIT_S else "over"
+    table.add_row(
+        "ontogeny --help", f"median of {HELP_STARTS}", f"{wall:.2f}", f"{cpu:.2f}", f"{HELP_LIMIT_S:.0f}", verdict
+    )
     Console(width=110).print(table)
 
 
@@ -66,7 +73,7 @@ def synthetic(folder: Path, wanted: int) -> tuple[Study, int]:
     return finished(folder, records), len(records) * len(steps) * len(TASKS)
 
 
-def published(study: Study) -> list[tuple[str, float, PublishReport]]:
+def published(study: Study) -> list[tuple[str, Took, PublishReport]]:
     """Each way of publishing: what, seconds, what it did. A new store each, but for the last."""
     stores = dict(zip(LIMITS_S, ("first", "second", "second")))
     rows = []
@@ -77,11 +84,24 @@ def published(study: Study) -> list[tuple[str, float, PublishReport]]:
     return rows
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall seconds, and the result."""
-    started = time.perf_counter()
+class Took(NamedTuple):
+    """Seconds."""
+
+    wall: float
+    cpu: float
+    """Of this process and those that it started and that have ended: what the work costs on a machine that is busy."""
+
+
+def timed(work: Callable[[], Any]) -> tuple[Took, Any]:
+    """What it took, and the result."""
+    wall, cpu = time.perf_counter(), cpu_seconds()
     result = work()
-    return time.perf_counter() - started, result
+    return Took(time.perf_counter() - wall, cpu_seconds() - cpu), result
+
+
+def cpu_seconds() -> float:
+    """User and system time so far."""
+    return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, USAGES))
 
 
 def start_help() -> None:
