@@ -45,9 +45,7 @@ def main() -> None:
     wanted = parser.parse_args().runs
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     logging.disable(logging.INFO)
-    table = Table(
-        "what", "runs", "seconds", "of the CPU", "limit", "", title="Publishing (the limits are for 1,000 runs)"
-    )
+    table = Table("what", "runs", "seconds", "of the CPU", "limit", "", title="Publishing (limits: 1,000 runs)")
     with tempfile.TemporaryDirectory() as folder:
         study, runs = synthetic(Path(folder), wanted)
         for what, took, report in published(study):
