@@ -94,13 +94,15 @@ def test_two_studies_at_once_in_two_clones(pair: Pair) -> None:
     assert sum(len(run.files) for run in found[0]) > 0
 
 
-def test_killed_twenty_times_it_ends_as_if_undisturbed(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+def test_killed_twenty_times_it_ends_as_if_undisturbed(
+    pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """DVC alone, a worker, the whole group, each between start-up and the end of the next job.
 
     Nothing that was finished is lost by a kill, and no process outlives it.
     """
-    clone, calm = pair.other, pair.one
-    start_anew(clone)
+    clone, calm = clone_project(tmp_path / "project"), pair.one
+    smallest(clone)
     killed: Counter[str] = Counter()
     choice, kinds = random.Random(0), cycle(("group", "worker", "dvc"))
     study, best, started = None, 0, time.monotonic()
@@ -204,14 +206,6 @@ def finished_runs(clone: Clone) -> int:
         question = "select count(*) from runs where status = 'FINISHED' and lifecycle_stage = 'active'"
         return int(connection.execute(question).fetchone()[0])
     return 0
-
-
-def start_anew(clone: Clone) -> None:
-    """As if nothing had been run."""
-    for name in (".cache", "mlruns", "data", ".dvc/cache", ".dvc/tmp"):
-        subprocess.run(["git", "-C", str(clone.root), "clean", "-fdxq", "--", name], check=True)
-    (clone.root / "dvc.lock").unlink()
-    assert done(clone) == 0
 
 
 @pytest.fixture
