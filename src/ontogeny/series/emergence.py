@@ -145,7 +145,7 @@ def emergence_table(found: Sequence[Emergence]) -> pd.DataFrame:
     """One row a series."""
     frame = pd.DataFrame([_row(each) for each in found], columns=_COLUMNS)
     whole = ("seed", "parameters", "step", "tokens", "lowest_step")
-    return frame.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(("dips", "below_zero"), "boolean"))
+    return frame.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(("agrees", "dips", "below_zero"), "boolean"))
 
 
 _ONSET: Final = list(Onset.__dataclass_fields__)

@@ -82,5 +82,5 @@ def test_the_same_records_give_the_same_bytes(study: Study, monkeypatch: pytest.
         figures.run(study, None)
         files = [path for folder in (study.trajectories, study.figures) for path in sorted(folder.rglob("*.*"))]
         written.append({path.name: path.read_bytes() for path in files})
-    assert len(written[0]) == 8
+    assert len(written[0]) == 12
     assert written[0] == written[1]
