@@ -8,7 +8,7 @@ changed setting recomputes only what it must.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,6 +50,7 @@ from ontogeny.core.results import (
     TaskAnalysis,
 )
 from ontogeny.core.roles import Head, RoleScores
+from ontogeny.core.schedule import ANALYSES as ASKED
 from ontogeny.core.stability import (
     resampled_stability,
     resampling_of,
@@ -87,6 +88,8 @@ VERIFICATION = Analysis("verification", "2", ("roles.thresholds",), ("scores", "
 ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT, STABILITY, VERIFICATION)
 ALGORITHM = Analysis("algorithm", "2", ("roles.thresholds", "algorithm"), ("circuit", "roles"))
 """Of IOI only."""
+PARTS = {"behaviour": (BEHAVIOUR,), "circuits": (SCORES, CIRCUIT, STABILITY), "algorithm": (VERIFICATION,)}
+"""By what a checkpoint may be analysed for (`core/schedule.py`); `algorithm` also brings the roles and `ALGORITHM`."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -299,9 +302,17 @@ def analyse_stability(
     return stability_measured(circuit.asked, draws.resamples, found, size)
 
 
-def analyses_of(task: str) -> tuple[Analysis, ...]:
-    """The analyses of a task, each after those that it needs."""
-    return (*ANALYSES, ALGORITHM) if task == IOI else ANALYSES
+def analyses_of(task: str, asked: Sequence[str] = ASKED) -> tuple[Analysis, ...]:
+    """The analyses of a task that belong to what a checkpoint is `asked` for, each after those that it needs."""
+    found: list[Analysis] = []
+    for what in asked:
+        found += PARTS[what]
+    return (*found, ALGORITHM) if task == IOI and "algorithm" in asked else tuple(found)
+
+
+def circuit_unasked() -> CircuitResult:
+    """Of a checkpoint whose circuits are not asked for."""
+    return _nothing(Verdict("not_measured", "Only its behaviour is asked for (checkpoints.coverage)."), 0)
 
 
 def analyse_role(role: Role, subject: Subject, material: Material, known: Roles, settings: AnalyseParams) -> RoleScores:

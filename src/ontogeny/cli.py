@@ -87,11 +87,12 @@ def study(
     """Check the params, bring everything up to date, publish to MLflow, and print the summary."""
     from ontogeny.execution.locks import held
     from ontogeny.stages import reproduce
-    from ontogeny.stages.check import check_params
+    from ontogeny.stages.check import check_params, check_suite
     from ontogeny.tracking import open_store
 
     chosen = _open(profile, params, prepare=True)
     check_params(chosen.params)
+    check_suite(chosen)
     open_store(chosen.places.project, chosen.params.tracking.uri)
     if not chosen.places.is_profile and reproduce.differs_from_head(chosen.places.project, "params.yaml"):
         log.info("params.yaml differs from git's HEAD; `git checkout params.yaml` restores it.")

@@ -1,6 +1,7 @@
 """Every setting of a study: one frozen class a section of params.yaml, named as its DVC stage.
 
-`suite`, `execution` and `tracking` belong to no stage. Sections are values: every floor of the house may take one as
+`suite`, `execution` and `tracking` belong to no stage. What `corpus` and `checkpoints` hold depends on where the suite
+comes from (`suite.source`). Sections are values: every floor of the house may take one as
 an argument, and none may choose one. Unknown keys and values out of range are refused when the file is read.
 """
 
@@ -8,12 +9,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ontogeny.core.errors import OntogenyError
+from ontogeny.core.schedule import Analysis, Schedule
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 MEMBER = re.compile(r"^(?P<scale>[a-z0-9][a-z0-9._]*)-s(?P<seed>\d+)$")
@@ -35,10 +37,11 @@ class SuiteParams(Section):
     """Which models are followed."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")] = "ladder"
-    source: Literal["ladder"] = "ladder"
-    """Where the checkpoints come from; `ladder`: they are trained here."""
+    source: Literal["ladder", "hub", "folder"] = "ladder"
+    """Where the checkpoints come from. `ladder`: they are trained here; `hub`: revisions of repositories on the Hugging
+    Face hub; `folder`: folders of Hugging Face checkpoints on this machine."""
     members: Annotated[tuple[str, ...], Field(min_length=1)]
-    """`scale-sN`: the scale (a key of `checkpoints.scales`) and the seed of its weights and data order."""
+    """`scale-sN`: the scale (of a ladder, a key of `checkpoints.scales`) and the seed of its weights and data order."""
 
     @model_validator(mode="after")
     def _members_are_well_formed(self) -> Self:
@@ -89,6 +92,17 @@ class CorpusParams(Section):
         if not sum(self.mix.values()) > 0:
             raise ValueError("mix must give at least one kind of sentence a share above 0")
         return self
+
+
+class TextParams(Section):
+    """Section `corpus` of suites that are not trained here."""
+
+    tokenizer: str
+    """A folder with a tokenizer.json, or a repository on the hub: ``NAME`` or ``NAME@REVISION``. The prompts are made
+    with it, and all checkpoints must have the same."""
+    text: str | None = None
+    """A text file, a document a line, that the models were not trained on; null: copy suppression, which needs one, is
+    not measured (METHODS 6.4)."""
 
 
 class DatasetsParams(Section):
@@ -155,6 +169,85 @@ class CheckpointsParams(Section):
     even_count: Annotated[int, Field(ge=0)] = 10
     save_every: Annotated[int, Field(ge=1)] = 200
     """Steps between saves of the training state; in no result."""
+
+
+class CoverageParams(Section):
+    """Which checkpoints are analysed for what: a schedule each (`core/schedule.py`), by name or as a list of steps."""
+
+    behaviour: Schedule = "all"
+    circuits: Schedule = "all"
+    """Edge scores, circuits and their stability."""
+    algorithm: Schedule = "all"
+    """What every head does, what that says of the circuits, and the algorithm of IOI; brings the circuits with it."""
+
+    @property
+    def schedules(self) -> dict[Analysis, Schedule]:
+        """By analysis."""
+        return {"behaviour": self.behaviour, "circuits": self.circuits, "algorithm": self.algorithm}
+
+
+class FollowedParams(Section):
+    """What the sections `checkpoints` of suites that are not trained here have in common."""
+
+    tokens_per_step: Annotated[int, Field(ge=1)]
+    """Tokens of training in a step; Pythia: 2,097,152."""
+    coverage: CoverageParams = CoverageParams()
+    members: dict[str, CoverageParams] = {}
+    """Members that are covered otherwise."""
+
+    def coverage_of(self, member: str) -> CoverageParams:
+        """Which of a member's checkpoints are analysed for what."""
+        return self.members.get(member, self.coverage)
+
+
+class HubParams(FollowedParams):
+    """Section `checkpoints` of a hub suite: revisions of repositories that carry step numbers (METHODS 1.2, 1.4)."""
+
+    family: Literal["pythia"] | None = None
+    """`pythia`: members are sizes and seeds of Pythia, and their repositories are known."""
+    repositories: dict[str, str] = {}
+    """Member -> repository, for members that the family does not know."""
+    revisions: str = "step{N}"
+    """Name of a checkpoint's revision: with {N} for the step, or a regular expression with one group, the step."""
+
+    @model_validator(mode="after")
+    def _revisions_have_a_step(self) -> Self:
+        step_pattern(self.revisions)
+        return self
+
+
+class FolderParams(FollowedParams):
+    """Section `checkpoints` of a folder suite: checkpoints as the Hugging Face Trainer leaves them."""
+
+    folders: Annotated[dict[str, str], Field(min_length=1)]
+    """Member -> the folder that holds its checkpoints; relative ones from the project's root."""
+    base: dict[str, str] = {}
+    """Member -> the folder of the model that its training began with: step 0."""
+    names: str = r"(?:checkpoint-|step)(\d+)"
+    """Name of a checkpoint's folder: with {N} for the step, or a regular expression with one group, the step."""
+
+    @model_validator(mode="after")
+    def _names_have_a_step(self) -> Self:
+        step_pattern(self.names)
+        return self
+
+
+def step_pattern(pattern: str) -> re.Pattern[str]:
+    """The regular expression of ``step{N}``, or of a pattern that is one: its one group is the step.
+
+    Raises:
+        ValueError: neither.
+    """
+    if "{N}" in pattern:
+        before, _, after = pattern.partition("{N}")
+        return re.compile(f"{re.escape(before)}(\\d+){re.escape(after)}")
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    if compiled.groups != 1:
+        raise ValueError(f"{pattern!r} must hold {{N}}, as in step{{N}}, or one group for it, as in step(\\d+)-.*")
+    return compiled
 
 
 class BehaviourParams(Section):
@@ -336,8 +429,9 @@ class TuneResamplingParams(Section):
 class TuneParams(Section):
     """Which settings find small faithful circuits cheaply (a task at a time)."""
 
-    checkpoints: Annotated[tuple[Annotated[str, Field(pattern=CHECKPOINT.pattern)], ...], Field(min_length=1)]
-    """`MEMBER@STEP`, `MEMBER@last`, or `MEMBER@60%`: the checkpoint nearest to that share of the member's steps."""
+    checkpoints: tuple[Annotated[str, Field(pattern=CHECKPOINT.pattern)], ...]
+    """`MEMBER@STEP`, `MEMBER@last`, or `MEMBER@60%`: the checkpoint nearest to that share of the member's steps. None:
+    nothing is tuned."""
     target: Annotated[float, Field(gt=0, lt=1)] = 0.8
     """Faithfulness that a circuit must keep on `tune`; it is not searched, else the least threshold would win."""
     slack: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -386,6 +480,9 @@ class ExecutionParams(Section):
     n_jobs: Annotated[int, Field(ge=1)] | None = None
     """Worker processes of one torch thread each; null: as many as there are cores."""
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    disk_gb: Annotated[float, Field(gt=0)] | None = None
+    """Of a hub suite: gigabytes (1e9 bytes) of downloaded checkpoints that may lie on the disk; analysed ones make room
+    for others. null: all are kept."""
 
 
 class TrackingParams(Section):
@@ -400,9 +497,9 @@ class Params(Section):
     """The whole of params.yaml."""
 
     suite: SuiteParams
-    corpus: CorpusParams
+    corpus: CorpusParams | TextParams
     datasets: DatasetsParams
-    checkpoints: CheckpointsParams
+    checkpoints: CheckpointsParams | HubParams | FolderParams
     analyse: AnalyseParams
     tune: TuneParams
     trajectory: TrajectoryParams
@@ -410,8 +507,27 @@ class Params(Section):
     execution: ExecutionParams
     tracking: TrackingParams
 
+    def check_members(self) -> None:
+        """Refuse members that the other sections do not know; what that means depends on the suite's source."""
+
     @model_validator(mode="after")
-    def _members_have_scales(self) -> Self:
+    def _members_are_known(self) -> Self:
+        self.check_members()
+        for checkpoint in self.tune.checkpoints:
+            if checkpoint.partition("@")[0] not in self.suite.members:
+                known = ", ".join(self.suite.members)
+                raise ValueError(f"tune.checkpoints: {checkpoint!r} is of no member of the suite (there are: {known})")
+        return self
+
+
+class LadderStudyParams(Params):
+    """The params of a suite that is trained here."""
+
+    corpus: CorpusParams
+    checkpoints: CheckpointsParams
+
+    def check_members(self) -> None:
+        """Each has a scale."""
         for member in self.suite.members:
             scale, _ = split_member(member)
             if scale not in self.checkpoints.scales:
@@ -419,15 +535,46 @@ class Params(Section):
                 raise ValueError(
                     f"suite.members: {member!r} needs a scale {scale!r} in checkpoints.scales (there are: {known})"
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _tuned_members_are_followed(self) -> Self:
-        for checkpoint in self.tune.checkpoints:
-            if checkpoint.partition("@")[0] not in self.suite.members:
-                known = ", ".join(self.suite.members)
-                raise ValueError(f"tune.checkpoints: {checkpoint!r} is of no member of the suite (there are: {known})")
-        return self
+
+class HubStudyParams(Params):
+    """The params of a suite on the hub."""
+
+    corpus: TextParams
+    checkpoints: HubParams
+
+    def check_members(self) -> None:
+        """Each has a repository, or a family that may know it."""
+        _refuse_strangers(self.suite.members, "checkpoints.members", self.checkpoints.members)
+        _refuse_strangers(self.suite.members, "checkpoints.repositories", self.checkpoints.repositories)
+        homeless = [m for m in self.suite.members if m not in self.checkpoints.repositories]
+        if self.checkpoints.family is None and homeless:
+            raise ValueError(f"checkpoints.repositories: names no repository for {', '.join(homeless)}")
+
+
+class FolderStudyParams(Params):
+    """The params of a suite in folders."""
+
+    corpus: TextParams
+    checkpoints: FolderParams
+
+    def check_members(self) -> None:
+        """Each has a folder."""
+        for key in ("members", "folders", "base"):
+            _refuse_strangers(self.suite.members, f"checkpoints.{key}", getattr(self.checkpoints, key))
+        homeless = [m for m in self.suite.members if m not in self.checkpoints.folders]
+        if homeless:
+            raise ValueError(f"checkpoints.folders: names no folder for {', '.join(homeless)}")
+
+
+STUDIES: dict[str, type[Params]] = {"ladder": LadderStudyParams, "hub": HubStudyParams, "folder": FolderStudyParams}
+"""By `suite.source`."""
+
+
+def _refuse_strangers(members: tuple[str, ...], key: str, named: dict[str, Any]) -> None:
+    strangers = [name for name in named if name not in members]
+    if strangers:
+        raise ValueError(f"{key}: {', '.join(strangers)} is no member of the suite (there are: {', '.join(members)})")
 
 
 def load_params(path: Path) -> Params:
@@ -445,29 +592,36 @@ def load_params(path: Path) -> Params:
         raise OntogenyError(f"{path} is no valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise OntogenyError(f"{path} must hold sections such as `suite:` and `analyse:`.")
+    suite = data.get("suite")
+    source = suite.get("source", "ladder") if isinstance(suite, dict) else "ladder"
+    study = STUDIES.get(source, LadderStudyParams) if isinstance(source, str) else LadderStudyParams
     try:
-        return Params.model_validate(data)
+        return study.model_validate(data)
     except ValidationError as error:
-        raise OntogenyError(f"{path} is refused:\n" + "\n".join(_explain(e) for e in error.errors())) from None
+        lines = [_explain(e, study) for e in error.errors()]
+        raise OntogenyError(f"{path} is refused:\n" + "\n".join(lines)) from None
 
 
-def _explain(error: object) -> str:
+def _explain(error: object, study: type[Params]) -> str:
     """One line a problem: the key, what is wrong, what was given."""
     assert isinstance(error, dict)
     key = ".".join(str(part) for part in error["loc"]) or "(file)"
     if error["type"] == "extra_forbidden":
-        return f"  {key}: unknown key. Allowed here: {', '.join(_keys_beside(error['loc']))}"
+        return f"  {key}: unknown key. Allowed here: {', '.join(_keys_beside(error['loc'], study))}"
     given = "" if isinstance(error.get("input"), dict) else f" (got {error.get('input')!r})"
     return f"  {key}: {error['msg']}{given}"
 
 
-def _keys_beside(location: tuple[object, ...]) -> list[str]:
+def _keys_beside(location: tuple[object, ...], study: type[Params]) -> list[str]:
     """The keys that the section holding `location` knows."""
-    section: type[BaseModel] = Params
-    for part in location[:-1]:
-        field = section.model_fields.get(str(part))
+    section: type[BaseModel] = study
+    place = 0
+    while place < len(location) - 1:
+        field = section.model_fields.get(str(location[place]))
         inner = field.annotation if field is not None else None
+        if get_origin(inner) is dict:  # a section by name: checkpoints.scales.NAME
+            inner, place = get_args(inner)[1], place + 1
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return list(ScaleParams.model_fields) if part == "scales" or location[1:2] == ("scales",) else []
-        section = inner
+            return []
+        section, place = inner, place + 1
     return list(section.model_fields)

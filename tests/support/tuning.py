@@ -29,7 +29,7 @@ from ontogeny.core.tuning import (
     setting,
 )
 from ontogeny.execution.pool import Job
-from ontogeny.models.checkpoints import weights_digest
+from ontogeny.models.checkpoints import StudyFolders, weights_digest
 from ontogeny.models.subject import subject_of
 from ontogeny.params import AnalyseParams, BehaviourParams, SpaceParams, TruthParams, TuneParams, TuneResamplingParams
 from ontogeny.records.datasets import write_dataset
@@ -81,7 +81,7 @@ def place(root: Path, **tune: Any) -> Place:
     return Place(
         name="small-s0@8",
         ref=ref,
-        root=root,
+        source=StudyFolders(root),
         task="letters",
         dataset=root / "letters",
         digest=dataset.digest,

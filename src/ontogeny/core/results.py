@@ -17,10 +17,11 @@ from ontogeny.core.circuit import Circuit, EdgeScores
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import Split
 from ontogeny.core.roles import Head, RoleScores
+from ontogeny.core.schedule import ANALYSES, Analysis
 
 IOI = "ioi"
 """The task on whose prompts some roles are measured, and whose algorithm is followed."""
-Status = Literal["found", "threshold_unmet", "not_learned", "trivial", "nan"]
+Status = Literal["found", "threshold_unmet", "not_learned", "trivial", "nan", "not_measured"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,20 @@ class CheckpointRef:
     tokens: int
     """Tokens seen in training before this checkpoint."""
     path: str
-    """Folder of the Hugging Face checkpoint, relative to the project's root, or hub repository."""
+    """Folder of the Hugging Face checkpoint, absolute or relative to the study's, or ``REPOSITORY@REVISION``."""
     weights_digest: str
-    """SHA-256 of the weights, first 32 hex digits."""
+    """SHA-256 of the weights, first 32 hex digits: of the tensors, or on a hub of the hashes of their files."""
+    commit: str = ""
+    """On a hub: the commit that the revision was when it was pinned."""
+    config_digest: str = ""
+    """SHA-256 of what the config says of the model's numbers; empty where the scale says it all."""
+    analyses: tuple[Analysis, ...] = ANALYSES
+    """What it is analysed for."""
+
+    @property
+    def identity(self) -> str:
+        """What the model is: its weights, and what is done with them."""
+        return f"{self.weights_digest} {self.config_digest}" if self.config_digest else self.weights_digest
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from ontogeny.analysis import (
     analyse_stability,
     analyse_verification,
     analyses_of,
+    circuit_unasked,
     role_holders,
     search_circuit,
     tokenize_splits,
@@ -32,7 +33,7 @@ from ontogeny.analysis import (
 from ontogeny.components import ROLES, Material, Role, Texts, texts_of
 from ontogeny.core.algorithm import AlgorithmResult, Verification
 from ontogeny.core.circuit import EdgeScores
-from ontogeny.core.errors import BadCheckpoint, OntogenyError
+from ontogeny.core.errors import OntogenyError
 from ontogeny.core.pairs import Split, TaskDataset
 from ontogeny.core.results import (
     IOI,
@@ -49,11 +50,12 @@ from ontogeny.execution.cache import JobCache
 from ontogeny.execution.examination import Examination, examine
 from ontogeny.execution.fingerprints import VERSIONS, fingerprint, torch_version
 from ontogeny.execution.pool import Job, Report
-from ontogeny.models.checkpoints import weights_digest
+from ontogeny.models.checkpoints import Opener
 from ontogeny.models.subject import Subject, load_subject
 from ontogeny.params import AnalyseParams
 from ontogeny.records.datasets import read_dataset
 from ontogeny.tasks.corpus import held_out_documents
+from ontogeny.tasks.tokenizer import FileTokenizer
 
 Behaviours = Mapping[Split, Behaviour]
 MaybeScores = EdgeScores | None
@@ -65,8 +67,8 @@ class Work:
     """One checkpoint to analyse."""
 
     ref: CheckpointRef
-    root: Path
-    """`ref.path` is relative to it."""
+    source: Opener
+    """Opens it."""
     datasets: Mapping[str, Path]
     """Task -> folder of its data set."""
     digests: Mapping[str, str]
@@ -84,6 +86,8 @@ class Work:
     """Whether it is the member's last, which is examined."""
     cache: Path
     device: str
+    tokenizer_file: Path | None = None
+    """The study's tokenizer; None: the checkpoint's own, which must be that of the data sets."""
 
     @property
     def jobs(self) -> JobCache:
@@ -97,8 +101,10 @@ class Work:
 
     @cached_property
     def roles(self) -> dict[str, str]:
-        """Role -> fingerprint, in the registry's order."""
+        """Role -> fingerprint, in the registry's order; none where they are not asked for."""
         found: dict[str, str] = {}
+        if "algorithm" not in self.ref.analyses:
+            return found
         for role in ROLES.values():
             found[role.name] = self._role(role, found)
         return found
@@ -115,7 +121,7 @@ class Work:
     @cached_property
     def model(self) -> str:
         """Fingerprint of the model's facts."""
-        return fingerprint(kind="model", weights=self.ref.weights_digest)
+        return fingerprint(kind="model", weights=self.ref.identity)
 
     @cached_property
     def examination(self) -> str:
@@ -133,7 +139,7 @@ class Work:
     def _units(self, task: str, dataset: str) -> dict[str, str]:
         settings, units = self.settings.model_dump(mode="json"), dict[str, str]()
         settings["baselines"] |= {"every": None, "here": self.baselines}
-        for analysis in analyses_of(task):
+        for analysis in analyses_of(task, self.ref.analyses):
             sections = {name: _section(settings, name) for name in analysis.sections}
             needs = {name: self.roles if name == "roles" else units[name] for name in analysis.needs}
             units[analysis.name] = self._fingerprint(
@@ -162,7 +168,7 @@ class Work:
             version=version,
             torch=torch_version(),
             device=self.device.split(":")[0],
-            weights=self.ref.weights_digest,
+            weights=self.ref.identity,
             precision=self.settings.precision,
             **facts,
         )
@@ -188,14 +194,18 @@ def analyse(work: Work, report: Report) -> None:
     """
     if work.is_done:
         return
-    folder, jobs = work.root / work.ref.path, work.jobs
-    digest = weights_digest(folder)
-    if digest != work.ref.weights_digest:
-        raise BadCheckpoint(
-            f"{work.ref.path} was changed: its weights have the digest {digest}, expected was "
-            f"{work.ref.weights_digest}. Delete the folder of its member and run `make study` again."
+    with work.source.opened(work.ref) as folder:
+        subject = load_subject(
+            folder,
+            device=work.device,
+            dtype=DTYPES[work.settings.precision],
+            tokenizer=None if work.tokenizer_file is None else FileTokenizer(work.tokenizer_file),
         )
-    subject = load_subject(folder, device=work.device, dtype=DTYPES[work.settings.precision])
+        _analyse_subject(work, subject, report)
+
+
+def _analyse_subject(work: Work, subject: Subject, report: Report) -> None:
+    jobs = work.jobs
     batches = {task: tokenize_splits(subject, _dataset(path)) for task, path in work.datasets.items()}
     report(0.0, "roles")
     roles = _analyse_roles(work, subject)
@@ -244,6 +254,8 @@ def _analyse_task(work: Work, subject: Subject, task: str, batches: Batches, rol
     if behaviour is None:
         behaviour = analyse_behaviour(subject, batches, settings)
         jobs.store(keys["behaviour"], behaviour)
+    if "circuit" not in keys:
+        return
     scores: MaybeScores = jobs.load(MaybeScores, keys["scores"])
     if keys["scores"] not in jobs:
         scores = analyse_scores(subject, batches, behaviour, settings)
@@ -257,7 +269,7 @@ def _analyse_task(work: Work, subject: Subject, task: str, batches: Batches, rol
     if keys["stability"] not in jobs:
         stability = analyse_stability(subject, batches, scores, circuit, settings, search=search)
         jobs.store(keys["stability"], stability)
-    if keys["verification"] not in jobs:
+    if "verification" in keys and keys["verification"] not in jobs:
         dataset = _dataset(work.datasets[task])
         checks = analyse_verification(subject, dataset, batches, scores, circuit, roles, settings)
         jobs.store(keys["verification"], checks)
@@ -275,7 +287,7 @@ def assemble(work: Work) -> CheckpointAnalysis:
     model: ModelFacts = _loaded(work, ModelFacts, work.model)
     roles: dict[str, RoleScores] = {name: _loaded(work, RoleScores, key) for name, key in work.roles.items()}
     algorithm: AlgorithmResult | None = None
-    if IOI in work.units:
+    if "algorithm" in work.units.get(IOI, {}):
         algorithm = _loaded(work, AlgorithmResult, work.units[IOI]["algorithm"])
     return CheckpointAnalysis(work.ref, model, tasks, roles, role_holders(roles, work.settings), algorithm)
 
@@ -293,10 +305,12 @@ def examination_of(work: Work) -> Examination:
 def _assemble_task(work: Work, task: str) -> TaskAnalysis:
     keys = work.units[task]
     behaviour: Behaviours = _loaded(work, Behaviours, keys["behaviour"])
+    if "circuit" not in keys:
+        return TaskAnalysis(task, work.digests[task], behaviour, None, circuit_unasked())
     scores: MaybeScores = work.jobs.load(MaybeScores, keys["scores"])
     circuit: CircuitResult = _loaded(work, CircuitResult, keys["circuit"])
     stability: StabilityResult = _loaded(work, StabilityResult, keys["stability"])
-    checks: MaybeChecks = work.jobs.load(MaybeChecks, keys["verification"])
+    checks: MaybeChecks = work.jobs.load(MaybeChecks, keys["verification"]) if "verification" in keys else None
     return TaskAnalysis(task, work.digests[task], behaviour, scores, circuit, checks, stability)
 
 

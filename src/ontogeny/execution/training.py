@@ -11,7 +11,7 @@ from pathlib import Path
 from ontogeny.core.errors import BadCheckpoint
 from ontogeny.execution.fingerprints import VERSIONS, fingerprint, torch_version
 from ontogeny.execution.pool import Job, Report
-from ontogeny.models.checkpoints import CheckpointSource, step_folders, weights_digest
+from ontogeny.models.checkpoints import TrainedSource, step_folders, weights_digest
 from ontogeny.records.files import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ _DONE = "done.json"
 class Training:
     """The work on one member."""
 
-    source: CheckpointSource
+    source: TrainedSource
     member: str
     root: Path
     """Holds a folder a fingerprint."""

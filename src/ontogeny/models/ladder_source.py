@@ -3,20 +3,67 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ontogeny.models.checkpoints import Report, register_source
+from ontogeny.core.results import CheckpointRef
+from ontogeny.core.schedule import ANALYSES
+from ontogeny.models.checkpoints import Forecast, Report, StudyFolders, register_source
 from ontogeny.params import CheckpointsParams, Params, split_member
+
+if TYPE_CHECKING:
+    from ontogeny.models.neox import NeoxConfig
 
 
 @dataclass(frozen=True)
 class LadderSource:
     """Trains a member on the corpus of the study."""
 
-    settings: CheckpointsParams
-    corpus: Path
+    settings: CheckpointsParams = field(hash=False)
+    study: Path
+    """Holds data/."""
     device: str
+
+    @property
+    def corpus(self) -> Path:
+        """What it trains on."""
+        return self.study / "data" / "corpus"
+
+    def check(self) -> None:
+        """The params say all that is needed."""
+
+    def forecast(self, member: str) -> tuple[Forecast, ...]:
+        """The schedule of METHODS 11.6; weights are float32."""
+        from ontogeny.models.ladder import checkpoint_steps
+
+        shape = self._neox(member)
+        d, L = shape.d_model, shape.layers
+        size = 4 * (2 * shape.vocabulary * d + L * (12 * d * d + 13 * d) + 2 * d)
+        return tuple(Forecast(s, self.tokens(s), ANALYSES, size, 0) for s in checkpoint_steps(self.settings))
+
+    def config(self, member: str) -> dict[str, Any]:
+        """As in its checkpoints; without a corpus, for the vocabulary that the tasks' words make alone."""
+        return dict(self._neox(member).to_json())
+
+    def opened(self, ref: CheckpointRef) -> AbstractContextManager[Path]:
+        """Checkpoints lie in the study."""
+        return StudyFolders(self.study).opened(ref)
+
+    def ahead(self, refs: Sequence[CheckpointRef]) -> AbstractContextManager[None]:  # noqa: ARG002
+        """They are all there."""
+        return nullcontext()
+
+    def _neox(self, member: str) -> NeoxConfig:
+        from ontogeny.models.neox import neox_config
+        from ontogeny.tasks.corpus import lexicon, load_tokenizer
+        from ontogeny.tasks.tokenizer import pieces
+
+        made = (self.corpus / "tokenizer" / "tokenizer.json").exists()
+        words = load_tokenizer(self.corpus).ids() if made else {piece for text in lexicon() for piece in pieces(text)}
+        return neox_config(self.settings.scales[split_member(member)[0]], self.settings.context, len(words))
 
     def facts(self, member: str) -> dict[str, object]:
         """Scale, seed, schedule, the corpus' tokens and the kind of device."""
@@ -60,8 +107,9 @@ class LadderSource:
         )
 
 
-def _make(params: Params, corpus: Path, device: str) -> LadderSource:
-    return LadderSource(params.checkpoints, corpus, device)
+def _make(params: Params, study: Path, project: Path) -> LadderSource:  # noqa: ARG001
+    assert isinstance(params.checkpoints, CheckpointsParams)
+    return LadderSource(params.checkpoints, study, params.execution.device)
 
 
 register_source("ladder", _make)

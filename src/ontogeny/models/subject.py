@@ -159,9 +159,16 @@ def check_batch(subject: Subject, batch: PairBatch) -> None:
 
 
 def load_subject(
-    path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32, kv_readers: KVReaders = "head"
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    kv_readers: KVReaders = "head",
+    tokenizer: FileTokenizer | None = None,
 ) -> Subject:
     """Load a Hugging Face folder, and check it; for `kv_readers` see `families.read_weights`.
+
+    `tokenizer` stands for the folder's own where that is known to be the same, or missing.
 
     Raises:
         BadCheckpoint: the folder or a file in it cannot be read, or weights are not finite; names the file.
@@ -171,7 +178,8 @@ def load_subject(
     model = _load_model(folder, dtype)
     _refuse_not_finite(model, _weight_files(folder))
     tokenizer_file = folder / "tokenizer.json"
-    tokenizer = FileTokenizer(tokenizer_file) if tokenizer_file.is_file() else None
+    if tokenizer is None and tokenizer_file.is_file():
+        tokenizer = FileTokenizer(tokenizer_file)
     return _checked(model.to(device), str(path), tokenizer, kv_readers)
 
 

@@ -10,6 +10,7 @@ from ontogeny.core.pairs import TaskDataset
 from ontogeny.core.results import CheckpointRef
 from ontogeny.records.files import read_json, write_json
 from ontogeny.records.member import Failure
+from ontogeny.records.values import unpack
 
 DATASET = "dataset.json"
 REFS = "refs.json"
@@ -58,5 +59,5 @@ def read_checkpoints(folder: Path) -> Checkpoints:
         OntogenyError: there is no list, or it cannot be read.
     """
     data = read_json(folder / REFS)
-    refs = tuple(CheckpointRef(**item) for item in data["refs"])
+    refs = tuple(unpack(CheckpointRef, item, {}) for item in data["refs"])
     return Checkpoints(refs, tuple(Failure(**item) for item in data["failures"]))

@@ -10,6 +10,7 @@ from ontogeny.core.results import CheckpointRef
 from ontogeny.execution.analyses import Work, analysis_job, assemble, examination_of
 from ontogeny.execution.pool import run_jobs
 from ontogeny.execution.progress import progress_of
+from ontogeny.models.checkpoints import TrainedSource
 from ontogeny.records import Failure, MemberRecord, pack, write_json, write_member
 from ontogeny.records.datasets import read_checkpoints, read_dataset
 from ontogeny.stages.study import Study
@@ -26,7 +27,8 @@ def run(study: Study, item: str | None) -> None:
     works = _works(study, read_checkpoints(study.checkpoints(item)).refs)
     due = [work for work in works if not work.is_done]
     jobs = [analysis_job(work) for work in reversed(due)]
-    with progress_of(f"Analysing {item}", jobs) as progress:
+    ahead = study.source.ahead([work.ref for work in reversed(due)])
+    with ahead, progress_of(f"Analysing {item}", jobs) as progress:
         outcomes = run_jobs(jobs, execution.n_jobs, progress)
     errors = {outcome.job.name: outcome.error for outcome in outcomes if outcome.error is not None}
     failures = [
@@ -41,18 +43,19 @@ def run(study: Study, item: str | None) -> None:
 
 def _works(study: Study, refs: Sequence[CheckpointRef]) -> list[Work]:
     """One for each checkpoint; random circuits are drawn at every n-th checkpoint and the last (METHODS 5.4)."""
-    settings, tasks = study.params.analyse, study.params.datasets.tasks
+    settings, tasks, source = study.params.analyse, study.params.datasets.tasks, study.source
     datasets = {task: read_dataset(study.dataset(task)) for task in tasks}
     text = "\n".join(held_out_documents(study.corpus))
     return [
         Work(
             ref=ref,
-            root=study.places.study,
+            source=source,
             datasets={task: study.dataset(task) for task in tasks},
             digests={task: dataset.digest for task, dataset in datasets.items()},
             tokenizer=datasets[tasks[0]].tokenizer_digest,
-            corpus=study.corpus,
-            text_digest=hashlib.sha256(text.encode()).hexdigest(),
+            tokenizer_file=None if isinstance(source, TrainedSource) else study.tokenizer,
+            corpus=study.corpus if text else None,
+            text_digest=hashlib.sha256(text.encode()).hexdigest() if text else None,
             settings=settings,
             baselines=place % settings.baselines.every == 0 or place == len(refs) - 1,
             last=place == len(refs) - 1,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ontogeny.core.errors import OntogenyError
-from ontogeny.params import Params, load_params
+from ontogeny.params import Params, TextParams, load_params
+
+if TYPE_CHECKING:
+    from ontogeny.stages.study import Study
 
 
 def check_params(params: Params) -> None:
@@ -33,6 +37,19 @@ def check_params(params: Params) -> None:
             problems.append(f"  datasets.corruptions.{name}: no corruption {corruption!r}; choose from {allowed}")
     if problems:
         raise OntogenyError("params.yaml is refused:\n" + "\n".join(problems))
+
+
+def check_suite(study: Study) -> None:
+    """Refuse a suite that cannot be had: unknown models or steps, no tokenizer, another one; nothing is downloaded.
+
+    Raises:
+        OntogenyError: says what was asked for, what there is, and what to do.
+    """
+    from ontogeny.stages.corpus import check_text
+
+    if isinstance(study.params.corpus, TextParams):
+        check_text(study, study.params.corpus)
+    study.source.check()
 
 
 def check_study_name(params: Params, file: Path, project: Path) -> None:

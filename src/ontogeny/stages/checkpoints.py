@@ -1,7 +1,8 @@
-"""Stage `checkpoints`: all members side by side, the largest first.
+"""Stage `checkpoints`: what there is to analyse, a list a member.
 
-Training goes on in `.cache/training/FINGERPRINT`, outside DVC's outputs, so that a kill loses seconds and a changed
-analysis loses nothing; finished checkpoints are copied from there.
+Members that are trained here are trained side by side, the largest first. Training goes on in
+`.cache/training/FINGERPRINT`, outside DVC's outputs, so that a kill loses seconds and a changed analysis loses nothing;
+finished checkpoints are copied from there. Of checkpoints that exist elsewhere the list is all: commits and hashes.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import logging
 import shutil
 
+from ontogeny.core.errors import OntogenyError
 from ontogeny.core.results import CheckpointRef
 from ontogeny.execution.pool import run_jobs
 from ontogeny.execution.progress import progress_of
 from ontogeny.execution.training import Training, is_complete, training_job
-from ontogeny.models.checkpoints import checkpoint_source, step_folders, weights_digest
+from ontogeny.models.checkpoints import CheckpointSource, FoundSource, TrainedSource, step_folders, weights_digest
 from ontogeny.params import split_member
 from ontogeny.records.datasets import Checkpoints, write_checkpoints
 from ontogeny.records.member import Failure
@@ -25,8 +27,33 @@ log = logging.getLogger(__name__)
 def run(study: Study, item: str | None) -> None:
     """Write data/checkpoints and data/failures/checkpoints.json."""
     assert item is None
+    source = study.source
+    found = _train(study, source) if isinstance(source, TrainedSource) else _find(study, source)
+    for member, checkpoints in found.items():
+        write_checkpoints(study.checkpoints(member), checkpoints)
+    study.write_failures("checkpoints", [f for checkpoints in found.values() for f in checkpoints.failures])
+
+
+def _find(study: Study, source: CheckpointSource) -> dict[str, Checkpoints]:
+    """The lists of a source whose checkpoints exist; a member that cannot be had does not stop the others."""
+    assert isinstance(source, FoundSource)
+    found: dict[str, Checkpoints] = {}
+    for member in study.params.suite.members:
+        folder = study.checkpoints(member)
+        try:
+            found[member] = Checkpoints(source.references(member, folder))
+        except OntogenyError as error:
+            path = folder.relative_to(study.places.study).as_posix()
+            reason = " ".join(str(error).split())
+            log.error("%s: %s", member, reason)
+            found[member] = Checkpoints((), (Failure(member, None, path, reason),))
+        log.info("%s: %d checkpoints.", member, len(found[member].refs))
+    return found
+
+
+def _train(study: Study, source: TrainedSource) -> dict[str, Checkpoints]:
+    """Train what has not been trained, and copy all checkpoints into data/."""
     params = study.params
-    source = checkpoint_source(params.suite.source)(params, study.corpus, params.execution.device)
     members = sorted(params.suite.members, key=source.cost, reverse=True)
     trainings = [Training(source, member, study.places.cache / "training") for member in members]
     due = [training for training in trainings if not is_complete(training)]
@@ -34,13 +61,8 @@ def run(study: Study, item: str | None) -> None:
     with progress_of("Training", jobs) as progress:
         outcomes = run_jobs(jobs, params.execution.n_jobs, progress)
     errors = {outcome.job.name: outcome.error for outcome in outcomes if outcome.error is not None}
-    failures: list[Failure] = []
-    for training in trainings:
-        found = _assemble(study, training, errors.get(training.member))
-        write_checkpoints(study.checkpoints(training.member), found)
-        failures += found.failures
-    study.write_failures("checkpoints", failures)
     log.info("Checkpoints: %d of %d members trained now.", len(due) - len(errors), len(trainings))
+    return {training.member: _assemble(study, training, errors.get(training.member)) for training in trainings}
 
 
 def _assemble(study: Study, training: Training, error: str | None) -> Checkpoints:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.execution.cache import JobCache
@@ -18,6 +18,9 @@ from ontogeny.execution.places import Places, places_at
 from ontogeny.params import Params, load_params
 from ontogeny.records.files import read_json, write_json
 from ontogeny.records.member import Failure
+
+if TYPE_CHECKING:
+    from ontogeny.models.checkpoints import CheckpointSource
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +43,21 @@ class Study:
         return JobCache(self.places.jobs)
 
     @property
+    def source(self) -> CheckpointSource:
+        """Where its checkpoints come from."""
+        from ontogeny.models.checkpoints import checkpoint_source
+
+        return checkpoint_source(self.params, self.places.study, self.places.project)
+
+    @property
     def corpus(self) -> Path:
         """Text and tokenizer."""
         return self.places.data / "corpus"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer.json that the data sets are made with."""
+        return self.corpus / "tokenizer" / "tokenizer.json"
 
     def dataset(self, task: str) -> Path:
         """A task's data set."""

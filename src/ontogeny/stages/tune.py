@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ontogeny.execution.pool import Job, Outcome, run_jobs
 from ontogeny.execution.progress import progress_of
+from ontogeny.models.checkpoints import TrainedSource
 from ontogeny.records import Failure
 from ontogeny.records.datasets import read_checkpoints, read_dataset
 from ontogeny.records.files import replacing
@@ -61,7 +62,8 @@ def tuning_places(study: Study, task: str, checkpoints: Sequence[str] = ()) -> t
         places[name] = Place(
             name=name,
             ref=ref,
-            root=study.places.study,
+            source=study.source,
+            tokenizer_file=None if isinstance(study.source, TrainedSource) else study.tokenizer,
             task=task,
             dataset=study.dataset(task),
             digest=digest,

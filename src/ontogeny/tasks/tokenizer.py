@@ -44,6 +44,18 @@ class FileTokenizer:
         return sorted(set(self.ids().values()) - special)
 
 
+def same_tokenizer(a: Path, b: Path) -> bool:
+    """Whether two tokenizer.json cut every text into the same tokens, as far as their parts tell.
+
+    What does not matter: padding and truncation, and how the file is laid out.
+    """
+    if a.read_bytes() == b.read_bytes():
+        return True
+    parts = ("model", "normalizer", "pre_tokenizer", "added_tokens")
+    first, second = (json.loads(path.read_text(encoding="utf-8")) for path in (a, b))
+    return all(first.get(part) == second.get(part) for part in parts)
+
+
 def pieces(text: str) -> list[str]:
     """`text` cut as the ladder's tokenizer cuts it; each piece is one token."""
     return _PIECES.findall(text)

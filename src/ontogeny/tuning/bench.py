@@ -24,7 +24,6 @@ from ontogeny.attribution import score_edges_resampled
 from ontogeny.core.behaviour import behaviour
 from ontogeny.core.bootstrap import resample_weights
 from ontogeny.core.circuit import Circuit, EdgeScores, Selection, rank_edges
-from ontogeny.core.errors import BadCheckpoint
 from ontogeny.core.faithfulness import (
     Ends,
     SearchOutcome,
@@ -43,11 +42,12 @@ from ontogeny.core.stability import Quantiles, resampled_stability, size_interva
 from ontogeny.core.tuning import UNKNOWN, Evaluation, ScoreSetting, Setting, TrialStatus
 from ontogeny.execution.cache import JobCache
 from ontogeny.execution.fingerprints import VERSIONS, fingerprint, torch_version
-from ontogeny.models.checkpoints import weights_digest
+from ontogeny.models.checkpoints import Opener
 from ontogeny.models.subject import Subject, load_subject, pair_logits
 from ontogeny.params import AnalyseParams, AttributionParams, SearchParams, TuneParams
 from ontogeny.patching import CircuitEvaluator
 from ontogeny.records.datasets import read_dataset
+from ontogeny.tasks.tokenizer import FileTokenizer
 from ontogeny.tuning.cost import passes
 
 
@@ -58,8 +58,8 @@ class Place:
     name: str
     """``member@step``."""
     ref: CheckpointRef
-    root: Path
-    """`ref.path` is relative to it."""
+    source: Opener
+    """Opens it."""
     task: str
     dataset: Path
     digest: str
@@ -69,6 +69,8 @@ class Place:
     tune: TuneParams
     cache: Path
     device: str
+    tokenizer_file: Path | None = None
+    """The study's tokenizer; None: each checkpoint's own, which must be that of the data set."""
 
     @property
     def jobs(self) -> JobCache:
@@ -89,7 +91,7 @@ class Place:
             "torch": torch_version(),
             "device": self.device.split(":")[0],
             "precision": self.analyse.precision,
-            "weights": self.ref.weights_digest,
+            "weights": self.ref.identity,
             "dataset": self.digest,
             "behaviour": self.analyse.behaviour.model_dump(mode="json"),
             "resampling": self.tune.resampling.model_dump(mode="json"),
@@ -406,14 +408,13 @@ def open_bench(place: Place) -> Bench:
         BadCheckpoint: the checkpoint cannot be read, or is not the one that the reference names.
         ImpossibleRequest: the data set was made for another tokenizer.
     """
-    folder = place.root / place.ref.path
-    digest = weights_digest(folder)
-    if digest != place.ref.weights_digest:
-        raise BadCheckpoint(
-            f"{place.ref.path} was changed: its weights have the digest {digest}, expected was "
-            f"{place.ref.weights_digest}. Delete the folder of its member and run `make study` again."
+    with place.source.opened(place.ref) as folder:
+        subject = load_subject(
+            folder,
+            device=place.device,
+            dtype=DTYPES[place.analyse.precision],
+            tokenizer=None if place.tokenizer_file is None else FileTokenizer(place.tokenizer_file),
         )
-    subject = load_subject(folder, device=place.device, dtype=DTYPES[place.analyse.precision])
     return Bench(place, subject, tokenize_splits(subject, read_dataset(place.dataset)))
 
 

@@ -18,7 +18,7 @@ from ontogeny.core.pairs import SPLITS, PromptPair, TaskDataset
 from ontogeny.core.results import CheckpointRef
 from ontogeny.core.roles import RoleScores
 from ontogeny.execution.analyses import Work, analyse, analysis_job, assemble, examination_of
-from ontogeny.models.checkpoints import weights_digest
+from ontogeny.models.checkpoints import StudyFolders, weights_digest
 from ontogeny.models.subject import Subject, load_subject
 from ontogeny.params import AnalyseParams, BehaviourParams, RolesParams, ThresholdParams
 from ontogeny.records.datasets import write_dataset
@@ -79,7 +79,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
     ref = CheckpointRef("ladder", "small-s0", "small", 0, 8, 64, "data/step8", weights_digest(folder))
     return Work(
         ref=ref,
-        root=root,
+        source=StudyFolders(root),
         datasets={"letters": root / "letters"},
         digests={"letters": dataset.digest},
         tokenizer=tokenizer.digest,
@@ -112,7 +112,7 @@ def test_the_parts_are_those_of_the_whole_analysis(work: Work) -> None:
     analyse(work, report=told)
     assert work.is_done
     found = assemble(work)
-    subject = load_subject(work.root / work.ref.path)
+    subject = load_subject(work.source.root / work.ref.path)
     datasets = {"letters": read_dataset(work.datasets["letters"])}
     direct = analyse_checkpoint(subject, work.ref, datasets, work.settings)
     assert found.ref == direct.ref
@@ -227,7 +227,8 @@ def test_a_threshold_measures_only_what_names_it_and_decides_who_holds_a_role(wo
 def test_what_changes_no_number_changes_no_fingerprint(work: Work) -> None:
     """Where the baselines fall matters, not the rule that put them there; nor do paths."""
     assert other_units(work, changed(work, "baselines", every=7)) == set()
-    moved = dataclasses.replace(work, root=work.root / "elsewhere", cache=work.cache / "elsewhere")
+    elsewhere = StudyFolders(work.source.root / "elsewhere")
+    moved = dataclasses.replace(work, source=elsewhere, cache=work.cache / "elsewhere")
     assert moved.units == work.units
     assert moved.runs == work.runs
 
@@ -244,29 +245,29 @@ def test_a_checkpoint_that_is_not_the_one_named_is_refused(work: Work) -> None:
     replaced = dataclasses.replace(work, ref=dataclasses.replace(work.ref, weights_digest="another"))
     with pytest.raises(BadCheckpoint, match=r"data/step8 was changed"):
         analyse(replaced, report=told)
-    root = work.root / "damaged"
-    shutil.copytree(work.root / work.ref.path, root / work.ref.path)
+    root = work.source.root / "damaged"
+    shutil.copytree(work.source.root / work.ref.path, root / work.ref.path)
     file = root / work.ref.path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    damaged = dataclasses.replace(work, root=root, cache=root / "jobs")
+    damaged = dataclasses.replace(work, source=StudyFolders(root), cache=root / "jobs")
     with pytest.raises(BadCheckpoint, match=r"data/step8/model\.safetensors is cut short"):
         analyse(damaged, report=told)
 
 
 def test_weights_that_are_not_finite_are_refused_by_name(work: Work) -> None:
-    root = work.root / "infinite"
-    shutil.copytree(work.root / work.ref.path, root / work.ref.path)
+    root = work.source.root / "infinite"
+    shutil.copytree(work.source.root / work.ref.path, root / work.ref.path)
     file = root / work.ref.path / "model.safetensors"
     tensors = load_file(file)
     next(iter(tensors.values()))[0] = float("nan")
     save_file(tensors, file, {"format": "pt"})
     ref = dataclasses.replace(work.ref, weights_digest=weights_digest(file.parent))
     with pytest.raises(BadCheckpoint, match=r"data/step8/model\.safetensors: .* are not finite"):
-        analyse(dataclasses.replace(work, root=root, cache=root / "jobs", ref=ref), report=told)
+        analyse(dataclasses.replace(work, source=StudyFolders(root), cache=root / "jobs", ref=ref), report=told)
 
 
 def test_a_job_is_locked_by_its_fingerprints(work: Work) -> None:
     job = analysis_job(work)
     assert job.name == "small-s0 step 8"
-    assert job.lock == analysis_job(dataclasses.replace(work, root=Path("/elsewhere"))).lock
+    assert job.lock == analysis_job(dataclasses.replace(work, source=StudyFolders(Path("/elsewhere")))).lock
     assert job.lock != analysis_job(changed(work, "attribution", steps=7)).lock

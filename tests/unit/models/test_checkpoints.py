@@ -5,9 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ontogeny.core.errors import BadCheckpoint, OntogenyError
-from ontogeny.models.checkpoints import checkpoint_source, register_source, step_folders, weights_digest
+from ontogeny.models.checkpoints import (
+    FoundSource,
+    TrainedSource,
+    checkpoint_source,
+    register_source,
+    step_folders,
+    weights_digest,
+)
 from ontogeny.params import load_params
 
 ROOT = Path(__file__).parents[3]
@@ -61,32 +69,47 @@ def test_steps_are_in_order_of_training(tmp_path: Path) -> None:
 
 
 def test_the_ladder_is_a_source_whose_facts_are_what_the_weights_depend_on(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer").mkdir()
+    corpus = tmp_path / "data" / "corpus"
+    (corpus / "tokenizer").mkdir(parents=True)
     for name in ("tokens.safetensors", "tokenizer/tokenizer.json"):
-        (tmp_path / name).write_text("1")
+        (corpus / name).write_text("1")
     params = load_params(ROOT / "params" / "tiny.yaml")
-    make = checkpoint_source("ladder")
-    facts = make(params, tmp_path, "cpu").facts("micro-s0")
 
-    def after(**changes: object) -> dict[str, object]:
+    def source(device: str = "cpu", **changes: object) -> TrainedSource:
         settings = params.checkpoints.model_copy(update=changes)
-        return make(params.model_copy(update={"checkpoints": settings}), tmp_path, "cpu").facts("micro-s0")
+        execution = params.execution.model_copy(update={"device": device})
+        changed = params.model_copy(update={"checkpoints": settings, "execution": execution})
+        found = checkpoint_source(changed, tmp_path, tmp_path)
+        assert isinstance(found, TrainedSource)
+        assert not isinstance(found, FoundSource)
+        return found
 
-    assert after(save_every=7) == facts
-    assert after(learning_rate=0.1) != facts
-    assert make(params, tmp_path, "cpu").facts("micro-s1") != facts
-    assert make(params, tmp_path, "cpu").facts("nano-s0") != facts
-    assert (
-        make(params, tmp_path, "cuda:1").facts("micro-s0") == make(params, tmp_path, "cuda").facts("micro-s0") != facts
-    )
-    (tmp_path / "tokens.safetensors").write_text("2")
-    assert make(params, tmp_path, "cpu").facts("micro-s0") != facts
-    assert make(params, tmp_path, "cpu").cost("micro-s0") > make(params, tmp_path, "cpu").cost("nano-s0")
-    assert make(params, tmp_path, "cpu").tokens(3) == 3 * params.checkpoints.batch * params.checkpoints.context
+    facts = source().facts("micro-s0")
+    assert source(save_every=7).facts("micro-s0") == facts
+    assert source(learning_rate=0.1).facts("micro-s0") != facts
+    assert source().facts("micro-s1") != facts
+    assert source().facts("nano-s0") != facts
+    assert source("cuda:1").facts("micro-s0") == source("cuda").facts("micro-s0") != facts
+    (corpus / "tokens.safetensors").write_text("2")
+    assert source().facts("micro-s0") != facts
+    assert source().cost("micro-s0") > source().cost("nano-s0")
+    assert source().tokens(3) == 3 * params.checkpoints.batch * params.checkpoints.context
 
 
-def test_sources_have_one_name_each() -> None:
-    with pytest.raises(OntogenyError, match="choose from ladder"):
-        checkpoint_source("attic")
+def test_the_ladder_says_what_it_will_make(tmp_path: Path) -> None:
+    source = checkpoint_source(load_params(ROOT / "params" / "tiny.yaml"), tmp_path, tmp_path)
+    forecast = source.forecast("micro-s0")
+    assert [f.step for f in forecast] == [0, 4, 8, 16, 24]
+    assert [f.tokens for f in forecast] == [512 * f.step for f in forecast]
+    assert {f.missing for f in forecast} == {0}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**source.config("micro-s0")))
+    assert {f.bytes for f in forecast} == {4 * sum(p.numel() for p in model.parameters())}
+
+
+def test_sources_have_one_name_each(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params" / "tiny.yaml")
+    attic = params.model_copy(update={"suite": params.suite.model_copy(update={"source": "attic"})})
+    with pytest.raises(OntogenyError, match="choose from folder, hub, ladder"):
+        checkpoint_source(attic, tmp_path, tmp_path)
     with pytest.raises(ValueError, match="registered already"):
-        register_source("ladder", checkpoint_source("ladder"))
+        register_source("ladder", checkpoint_source)  # type: ignore[arg-type]

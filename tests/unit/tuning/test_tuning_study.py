@@ -8,6 +8,7 @@ import pytest
 from ontogeny.core.errors import OntogenyError
 from ontogeny.core.results import CheckpointRef
 from ontogeny.core.tuning import BASELINES, setting
+from ontogeny.models.checkpoints import StudyFolders
 from ontogeny.params import SpaceParams
 from ontogeny.tuning.conclude import learned
 from ontogeny.tuning.study import (
@@ -70,7 +71,7 @@ def test_checkpoints_are_named_by_step_last_or_share() -> None:
 def test_a_study_made_with_other_data_is_refused_by_name(tmp_path: Path) -> None:
     spec = TuningSpec("x", "letters", "multi", (place(tmp_path),))
     check_facts("x", spec.facts, spec.facts)
-    moved = dataclasses.replace(spec.places[0], root=tmp_path / "elsewhere", cache=tmp_path / "other")
+    moved = dataclasses.replace(spec.places[0], source=StudyFolders(tmp_path / "elsewhere"), cache=tmp_path / "other")
     check_facts("x", spec.facts, dataclasses.replace(spec, places=(moved,)).facts)
     data = dataclasses.replace(spec.places[0], digest="another")
     with pytest.raises(OntogenyError, match=r"made with other dataset:\n  dataset: .* then, another now"):
