@@ -38,15 +38,8 @@ from ontogeny.figures.style import (
     token_axis,
 )
 from ontogeny.records import MemberRecord
-from ontogeny.series import Trajectory, circuit_heads, role_table
+from ontogeny.series import TASK_OF, Trajectory, circuit_heads
 
-CIRCUIT_OF: Final[Mapping[str, str]] = {
-    "successor": "greater_than",
-    "induction": "greater_than",
-    "copy_suppression": IOI,
-    "name_mover": IOI,
-}
-"""Panels of Figures 2 and 3, and the task whose circuit a head must be in."""
 ROLE_COLOURS: Final[Mapping[str, str]] = {
     "induction": "#0072b2",
     "previous_token": "#56b4e9",
@@ -97,14 +90,14 @@ def component_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> p
     The head is the one that first reaches a third of the model's maximum, among the heads of the circuits that were
     found for the panel's task. Where there is none, `head` is empty, `score` NaN, and `reason` says why.
     """
-    table = role_table(records)
-    rows = [part for record in records for role in CIRCUIT_OF for part in _first_head(record, table, role)]
+    table = trajectory.heads
+    rows = [part for record in records for role in TASK_OF for part in _first_head(record, table, role)]
     columns = [*SHARED, "role", "head", "score", "chance", "holds", "reason"]
     return styled(pd.DataFrame(rows, columns=columns), trajectory.table) if rows else pd.DataFrame()
 
 
 def _first_head(record: MemberRecord, table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
-    task = CIRCUIT_OF[role]
+    task = TASK_OF[role]
     here = table[(table["member"] == record.member) & (table["role"] == role)]
     if not len(here):
         return
@@ -139,7 +132,7 @@ def _earliest(wide: pd.DataFrame, inside: set[str]) -> tuple[str, str]:
 @drawn
 def draw_components(rows: pd.DataFrame) -> Figure:
     """A panel a role, a line a model; dots where the head holds the role, the chance rate dotted."""
-    roles, styles, labels = [r for r in CIRCUIT_OF if r in set(rows["role"])], member_styles(rows), member_labels(rows)
+    roles, styles, labels = [r for r in TASK_OF if r in set(rows["role"])], member_styles(rows), member_labels(rows)
     holding = mark_handle("the head holds the role", "o", colour=MUTED, filled=True, size=5)
     legend = [*member_handles(rows), holding, Line2D([], [], color=MUTED, linestyle=":", label="chance")]
     figure, panels = panel_grid(
@@ -154,22 +147,22 @@ def draw_components(rows: pd.DataFrame) -> Figure:
             notes.append(f"{labels[member]}: {head or reason}")
             _head_line(axes, line, str(style["color"]), str(style["marker"]), style["linestyle"])
             axes.plot(line["tokens"].astype(float), line["chance"], color=style["color"], linestyle=":", linewidth=0.9)
-        _role_axes(axes, role, here, f"{role_title(role)} ({_CIRCUITS[CIRCUIT_OF[role]]})")
+        _role_axes(axes, role, here, f"{role_title(role)} ({_CIRCUITS[TASK_OF[role]]})")
         axes.text(0.02, 0.97, "\n".join(reversed(notes)), transform=axes.transAxes, va="top", fontsize=7, color=MUTED)
     return figure
 
 
 def head_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> pd.DataFrame:
     """Fig. 3: for each member and panel, the scores of the five heads that get furthest."""
-    del trajectory
-    table = role_table(records)
+    del records
+    table = trajectory.heads
     parts = []
-    for (_, role), here in table[table["role"].isin(CIRCUIT_OF)].groupby(["member", "role"], sort=False):
+    for (_, role), here in table[table["role"].isin(TASK_OF)].groupby(["member", "role"], sort=False):
         peaks = here.groupby("head", sort=False)["score"].max().dropna()
         order = peaks.sort_values(ascending=False, kind="stable").head(_TOP)
         rank = {head: place for place, head in enumerate(order.index)}
         part = here[here["head"].isin(rank)] if rank else here.drop_duplicates("step").assign(head="", score=np.nan)
-        parts.append(part.assign(rank=part["head"].map(rank), task=CIRCUIT_OF[str(role)]))
+        parts.append(part.assign(rank=part["head"].map(rank), task=TASK_OF[str(role)]))
     if not parts:
         return pd.DataFrame()
     columns = [*SHARED, "role", "head", "rank", "score", "chance", "holds"]
@@ -179,7 +172,7 @@ def head_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> pd.Dat
 @drawn
 def draw_heads(rows: pd.DataFrame) -> Figure:
     """Panels of Fig. 2 for one member; the same head has the same colour in all of them."""
-    roles = [role for role in CIRCUIT_OF if role in set(rows["role"])]
+    roles = [role for role in TASK_OF if role in set(rows["role"])]
     heads = sorted({str(head) for head in rows["head"] if head}, key=_by_layer)
     colours = {head: HEAD_COLOURS[place % len(HEAD_COLOURS)] for place, head in enumerate(heads)}
     legend = [Line2D([], [], color=colour, label=node_label(head)) for head, colour in colours.items()]

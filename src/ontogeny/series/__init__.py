@@ -4,7 +4,8 @@
 and one row a model and task. Nothing here reads a disk, a tracker or a clock.
 """
 
-from ontogeny.series.emergence import Emergence, emergence_table, emergences, onsets
+from ontogeny.series.claims import Claim, Verdict, claim_metrics, claims_tree
+from ontogeny.series.emergence import Emergence, emergence_table, emergences
 from ontogeny.series.external import External, external_table
 from ontogeny.series.fluctuation import Fluctuation, change_table, fluctuation_table, fluctuations
 from ontogeny.series.mechanism import (
@@ -26,9 +27,10 @@ from ontogeny.series.quantities import (
     measures,
     similarity_quantity,
 )
-from ontogeny.series.roles import handovers, role_onsets, role_table, role_turnover
+from ontogeny.series.roles import TASK_OF, handovers, role_emergences, role_onsets, role_table, role_turnover
 from ontogeny.series.scale import onset_differences, onset_trend
 from ontogeny.series.similarity import ewma, node_strengths, similarity
+from ontogeny.series.size import size_correlations, size_points
 from ontogeny.series.summary import dvc_metrics, summary
 from ontogeny.series.table import COLUMNS, final_step, headline, tidy
 from ontogeny.series.trajectory import Trajectory, follow
@@ -37,6 +39,8 @@ __all__ = [
     "COLUMNS",
     "HEADLINE_SPLITS",
     "METRICS",
+    "TASK_OF",
+    "Claim",
     "Emergence",
     "External",
     "Fluctuation",
@@ -44,11 +48,14 @@ __all__ = [
     "Onset",
     "Survival",
     "Trajectory",
+    "Verdict",
     "algorithm_quantity",
     "behaviour_quantity",
     "change_table",
     "circuit_change",
     "circuit_heads",
+    "claim_metrics",
+    "claims_tree",
     "dvc_metrics",
     "emergence_table",
     "emergences",
@@ -68,8 +75,8 @@ __all__ = [
     "onset",
     "onset_differences",
     "onset_trend",
-    "onsets",
     "random_jaccard",
+    "role_emergences",
     "role_onsets",
     "role_quantity",
     "role_survival",
@@ -78,6 +85,8 @@ __all__ = [
     "scale_colours",
     "similarity",
     "similarity_quantity",
+    "size_correlations",
+    "size_points",
     "spells",
     "summary",
     "survival",

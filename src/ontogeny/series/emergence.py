@@ -19,7 +19,6 @@ import pandas as pd
 from ontogeny.params import TrajectoryParams
 from ontogeny.series.onset import BEFORE_FIRST, FOUND, Onset, onset
 from ontogeny.series.rise import Rise, fit_rise
-from ontogeny.series.table import headline
 
 SERIES: Final = ("suite", "member", "scale", "seed", "parameters", "task", "quantity")
 """The columns that say which series a row belongs to."""
@@ -111,11 +110,6 @@ def emergences(
         _emergence(who, _points(rows, confidence), params, chance, least.get(str(who["quantity"]), -math.inf))
         for who, rows in series_of(table)
     ]
-
-
-def onsets(table: pd.DataFrame, params: TrajectoryParams, *, confidence: float = 0.95) -> pd.DataFrame:
-    """The behaviour of each member and task; one row each, as `emergence_table` has them."""
-    return emergence_table(emergences(headline(table), params, confidence=confidence))
 
 
 def ordered(values: Sequence[float] | np.ndarray) -> bool:

@@ -119,6 +119,7 @@ def external_table(
             "high": values + half,
             "status": status,
             "duplicate_of": pd.array([None] * len(rows), dtype="Int64"),
+            "part": "",
         }
     )
     once = _once(tidy)

@@ -3,6 +3,7 @@
     role/NAME/best, chance           largest score of a head, and that head's chance rate
     role/NAME/holders                how many heads hold the role
     role/NAME/best_in_circuit, holders_in_circuit     the same among the heads of the task's circuit
+    role/NAME/direct_effect          sum of e over its holders, logits as receiver (IOI, METHODS 7.2); < 0: they help
     role/NAME/entering, leaving      added by `role_turnover`
     algorithm/METRIC                 per cent: direct, queries, values (METHODS 7.3-7.6)
     algorithm/METRIC_frozen, _in_circuit, _null_mean, _null_p95
@@ -26,7 +27,7 @@ from ontogeny.algorithm.metrics import heads_of
 from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult
 from ontogeny.core.circuit import Circuit
 from ontogeny.core.results import IOI, CheckpointAnalysis, TaskAnalysis
-from ontogeny.core.roles import Head, RoleScores
+from ontogeny.core.roles import Head, RoleScores, head_names
 from ontogeny.series.quantities import Measure
 
 METRICS: Final = ("direct", "queries", "values")
@@ -54,6 +55,7 @@ def mechanism_measures(analysis: CheckpointAnalysis, task: str) -> dict[str, Mea
         named |= dict(_role(scores, analysis.holders.get(name, ()), inside, result.circuit.status))
     if analysis.algorithm is not None and task == IOI:
         named |= dict(_algorithm(analysis.algorithm))
+        named |= dict(_direct_effects(analysis, analysis.algorithm))
     if result.verification is not None:
         for name, value in result.verification.numbers.items():
             named[f"verification/{name}"] = _plain(value, "measured")
@@ -88,7 +90,7 @@ def _role(
     best, within = leading_head(scores), leading_head(scores, inside) if inside is not None else None
     yield role_quantity(role), _of_head(scores, best, scores.status)
     chance = None if best is None else float(scores.chance[best])
-    yield role_quantity(role, "chance"), _plain(chance, scores.status)
+    yield role_quantity(role, "chance"), _plain(chance, scores.status, _name(best))
     yield role_quantity(role, "holders"), _plain(len(holders) if measured else None, scores.status)
     status = scores.status if inside is not None else circuit
     yield role_quantity(role, "best_in_circuit"), _of_head(scores, within, status)
@@ -97,7 +99,11 @@ def _role(
 
 
 def _of_head(scores: RoleScores, head: Head | None, status: str) -> Measure:
-    return _plain(None if head is None else float(scores.score[head]), status)
+    return _plain(None if head is None else float(scores.score[head]), status, _name(head))
+
+
+def _name(head: Head | None) -> str:
+    return "" if head is None else head_names([head])[0]
 
 
 def _algorithm(found: AlgorithmResult) -> Iterator[tuple[str, Measure]]:
@@ -105,10 +111,25 @@ def _algorithm(found: AlgorithmResult) -> Iterator[tuple[str, Measure]]:
         metric: AlgorithmMetric | None = found.metrics.get(name)
         for suffix, part in _PARTS.items():
             value = None if metric is None else float(getattr(metric, part))
-            yield algorithm_quantity(name, suffix), _plain(value, "undefined" if metric is None else metric.status)
+            status, heads = ("undefined", ()) if metric is None else (metric.status, metric.heads)
+            yield algorithm_quantity(name, suffix), _plain(value, status, " ".join(head_names(heads)))
     for repair in found.repair:
         for part in ("lost", "total", "taken_over"):
-            yield f"self_repair/{repair.role}/{part}", _plain(float(getattr(repair, part)), repair.status)
+            number = float(getattr(repair, part))
+            yield (
+                f"self_repair/{repair.role}/{part}",
+                _plain(number, repair.status, " ".join(head_names(repair.ablated))),
+            )
+
+
+def _direct_effects(analysis: CheckpointAnalysis, found: AlgorithmResult) -> Iterator[tuple[str, Measure]]:
+    """Of all holders of each role together."""
+    effects = found.effects.get("direct")
+    for role, scores in analysis.roles.items():
+        heads = analysis.holders.get(role, ())
+        value = None if effects is None or not heads else sum(float(effects.effect[head]) for head in heads)
+        status = "undefined" if effects is None else scores.status if heads else "no holder"
+        yield role_quantity(role, "direct_effect"), _plain(value, status, " ".join(head_names(heads)))
 
 
 def _stability(result: TaskAnalysis) -> Iterator[tuple[str, Measure]]:
@@ -129,9 +150,9 @@ def _stability(result: TaskAnalysis) -> Iterator[tuple[str, Measure]]:
     yield "stability/unmet", _plain(None if size is None else size.unmet, found.status)
 
 
-def _plain(value: float | None, status: str) -> Measure:
+def _plain(value: float | None, status: str, part: str = "") -> Measure:
     number = math.nan if value is None else float(value)
-    return Measure(number, math.nan, math.nan, _status(number, status))
+    return Measure(number, math.nan, math.nan, _status(number, status), part)
 
 
 def _status(value: float, status: str) -> str:

@@ -32,6 +32,8 @@ BEST_EDGES: Final = "circuit/best_edges"
 EDGES: Final = "circuit/edges"
 NODES: Final = "circuit/nodes"
 CAP: Final = "circuit/cap"
+CHOSEN: Final = "circuit"
+"""The part that a number of the chosen circuit is of."""
 
 
 class Measure(NamedTuple):
@@ -42,6 +44,8 @@ class Measure(NamedTuple):
     high: float
     status: str
     """`measured`, or a circuit's status, or `nan`."""
+    part: str = ""
+    """Head or set of edges that it is of; empty: the whole model."""
 
 
 def behaviour_quantity(split: str, estimate: str = "metric") -> str:
@@ -64,8 +68,10 @@ def measures(result: TaskAnalysis, graph: GraphSpec) -> dict[str, Measure]:
     named = dict(_behaviours(result))
     named |= dict(_circuit(result.circuit, graph))
     for split, value in result.circuit.faithfulness.items():
-        named[faithfulness_quantity(split, "raw")] = _plain(value.raw, result.circuit.status)
-        named[faithfulness_quantity(split, "normalised")] = _plain(value.normalised, result.circuit.status)
+        for form in ("raw", "normalised"):
+            named[faithfulness_quantity(split, form)] = _plain(
+                getattr(value, form), result.circuit.status, CHOSEN if result.circuit.circuit is not None else ""
+            )
     return named
 
 
@@ -93,9 +99,10 @@ def _circuit(circuit: CircuitResult, graph: GraphSpec) -> Iterator[tuple[str, Me
         "circuit/edges_share": None if circuit.kept is None else circuit.kept / graph.n_edges,
     }
     for name, size in sizes.items():
-        yield name, _plain(size if found else None, circuit.status)
+        yield name, _plain(size if found else None, circuit.status, CHOSEN if found else "")
     yield FOUND, _plain(float(found), circuit.status)
-    yield BEST_EDGES, _plain(circuit.kept if circuit.circuit is not None else None, circuit.status)
+    chosen = circuit.circuit is not None
+    yield BEST_EDGES, _plain(circuit.kept if chosen else None, circuit.status, CHOSEN if chosen else "")
     for name, value in {
         CAP: circuit.cap,
         "circuit/random_p95": circuit.random_p95,
@@ -105,5 +112,5 @@ def _circuit(circuit: CircuitResult, graph: GraphSpec) -> Iterator[tuple[str, Me
         yield name, _plain(value, circuit.status)
 
 
-def _plain(value: float | None, status: str) -> Measure:
-    return Measure(math.nan if value is None else float(value), math.nan, math.nan, status)
+def _plain(value: float | None, status: str, part: str = "") -> Measure:
+    return Measure(math.nan if value is None else float(value), math.nan, math.nan, status, part)

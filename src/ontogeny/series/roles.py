@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from ontogeny.core.results import CheckpointAnalysis
+from ontogeny.core.results import IOI, CheckpointAnalysis
 from ontogeny.core.roles import Head, head_names
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
-from ontogeny.series.mechanism import role_quantity
-from ontogeny.series.onset import NEVER, Onset, onset
+from ontogeny.series.emergence import Emergence, emergence_table, emergences
+from ontogeny.series.mechanism import leading_head, role_quantity
+from ontogeny.series.onset import NEVER
 from ontogeny.series.table import as_table
 
+TASK_OF: Final[Mapping[str, str]] = {
+    "successor": "greater_than",
+    "induction": "greater_than",
+    "copy_suppression": IOI,
+    "name_mover": IOI,
+}
+"""Roles that a task needs, as the paper has it (C2), and panels of its Figures 2 and 3."""
 _WHO: Final = ("suite", "member", "scale", "seed", "parameters")
 HANDOVER_COLUMNS: Final = (
     *_WHO, "role", "head", "lost_step", "lost_tokens", "score_before", "score_after", "score_final", "successor",
@@ -32,33 +40,71 @@ ROLE_COLUMNS: Final = (
 
 def role_table(records: Sequence[MemberRecord]) -> pd.DataFrame:
     """One row a checkpoint, role and head; checkpoints whose weights are those of an earlier step are left out."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for record in records:
         for analysis in _kept(record):
             ref = analysis.ref
             who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, ref.step, ref.tokens)
-            for name, scores in analysis.roles.items():
-                holders = set(analysis.holders.get(name, ()))
-                for head in _heads(analysis):
-                    numbers = (float(scores.score[head]), float(scores.chance[head]), head in holders)
-                    rows.append((*who, name, scores.status, *head, *head_names([head]), *numbers))
+            heads = _heads(analysis)
+            names = head_names(heads)
+            for role, scores in analysis.roles.items():
+                holders = set(analysis.holders.get(role, ()))
+                numbers = zip(scores.score.flatten().tolist(), scores.chance.flatten().tolist())
+                rows += [
+                    (*who, role, scores.status, *head, name, score, chance, head in holders)
+                    for head, name, (score, chance) in zip(heads, names, numbers)
+                ]
     return pd.DataFrame(rows, columns=list(ROLE_COLUMNS))
 
 
-def role_onsets(records: Sequence[MemberRecord], params: TrajectoryParams) -> pd.DataFrame:
-    """When the best head of each role appears, one row a member and role; `never` where no head ever holds the role."""
-    rows = []
+def role_series(records: Sequence[MemberRecord]) -> pd.DataFrame:
+    """Tidy rows: the largest score of a head in each role (`part` names it), once a checkpoint; no task."""
+    rows: list[tuple[object, ...]] = []
     for record in records:
-        kept = _kept(record)
-        for role in _roles(kept):
-            with_role = [a for a in kept if role in a.roles]
-            found = _onset(role, with_role, params, left_out=len(record.analyses) - len(with_role))
-            ref = kept[-1].ref
-            who = (ref.suite, ref.member, ref.scale, ref.seed, kept[-1].model.parameters)
-            rows.append(dict(zip(_WHO, who)) | {"role": role, "rule": params.onset_rule} | asdict(found))
-    columns = [*_WHO, "role", "rule", *Onset.__dataclass_fields__]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys(("seed", "parameters", "step", "tokens"), "Int64"))
+        duplicates, roles = record.duplicates, _roles(record.analyses)
+        for analysis in sorted(record.analyses, key=lambda a: a.ref.step):
+            ref = analysis.ref
+            who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, ref.step, ref.tokens)
+            for role in roles:
+                best, value, status = None, math.nan, "not measured"
+                if role in analysis.roles:
+                    scores = analysis.roles[role]
+                    best, status = leading_head(scores), scores.status
+                    value = math.nan if best is None else float(scores.score[best])
+                part = "" if best is None else head_names([best])[0]
+                numbers = (value, math.nan, math.nan, status, duplicates.get(ref.step), part)
+                rows.append((*who, "", role_quantity(role), *numbers))
+    return as_table(rows)
+
+
+def role_emergences(records: Sequence[MemberRecord], params: TrajectoryParams) -> list[Emergence]:
+    """When the best head of each role appears, by member and role; `never` where no head ever holds the role.
+
+    No interval of a score is known, so that its scatter stands for its error.
+    """
+    held = {(record.member, role) for record in records for a in _kept(record) for role in a.holders if a.holders[role]}
+    found = emergences(role_series(records), params)
+    return [each if (each.who["member"], role_of(each)) in held else _unheld(each) for each in found]
+
+
+def role_of(each: Emergence) -> str:
+    """The role whose best head's score a series is."""
+    return str(each.who["quantity"]).split("/")[1]
+
+
+def role_onsets(found: Sequence[Emergence]) -> pd.DataFrame:
+    """One row a member and role, from `role_emergences`: the columns of `emergence_table`, and `role`."""
+    table = emergence_table(found).drop(columns=["task", "quantity"])
+    table.insert(len(_WHO), "role", pd.Series([role_of(each) for each in found], dtype="str"))
+    return table
+
+
+def _unheld(each: Emergence) -> Emergence:
+    if each.onset.status == NEVER:
+        return each
+    reason = "no head reaches the role's threshold"
+    never = replace(each.onset, status=NEVER, reason=reason, step=None, tokens=None)
+    return replace(each, onset=never, gap=math.nan, rise=None, dip=None, end=None)
 
 
 def role_turnover(records: Sequence[MemberRecord]) -> pd.DataFrame:
@@ -136,22 +182,6 @@ def _losses(role: str, kept: Sequence[CheckpointAnalysis], sustain: int) -> Iter
         numbers = (scores[i - 1, head], scores[i, head], scores[-1, head])
         when = (refs[i].step, refs[i].tokens)
         yield (*who, role, name, *when, *numbers, successor, *gained, float(np.mean(windows)))
-
-
-def _onset(role: str, kept: Sequence[CheckpointAnalysis], params: TrajectoryParams, *, left_out: int) -> Onset:
-    """Of the largest score of a head. No interval is known, so that a score's scatter stands for its error."""
-    best = [_largest(a, role) for a in kept]
-    steps, tokens = [a.ref.step for a in kept], [a.ref.tokens for a in kept]
-    found = onset(steps, tokens, best, [math.nan] * len(best), params, left_out=left_out)
-    if found.status == NEVER or any(a.holders.get(role) for a in kept):
-        return found
-    return replace(found, status=NEVER, reason="no head reaches the role's threshold", step=None, tokens=None)
-
-
-def _largest(analysis: CheckpointAnalysis, role: str) -> float:
-    scores = analysis.roles[role].score
-    finite = scores[scores.isfinite()]
-    return float(finite.max()) if len(finite) else math.nan
 
 
 def _kept(record: MemberRecord) -> list[CheckpointAnalysis]:

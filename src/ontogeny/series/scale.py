@@ -16,10 +16,6 @@ from jaxtyping import Float
 from ontogeny.params import TrajectoryParams
 from ontogeny.series.emergence import Emergence
 
-EQUIVALENCE: Final = 0.90
-"""Confidence of the interval that must lie within a margin for two onsets to be called alike (METHODS 0.1)."""
-MARGIN: Final = 1.0
-"""Octaves (METHODS 0.1, C1)."""
 _GROUP: Final = ("suite", "task", "quantity")
 
 
@@ -39,9 +35,9 @@ class ScaleOnset:
 def onset_differences(found: Sequence[Emergence], params: TrajectoryParams) -> pd.DataFrame:
     """Every pair of scales of a suite, task and quantity: the larger one's onset minus the smaller one's, in octaves.
 
-    `octaves` < 0: the larger model is earlier. The interval `low`, `high` has the params' confidence, `low_90` and
-    `high_90` are for the test of likeness: `alike` is True if they lie within ±1 octave, False if wholly outside, and
-    missing in between. With one seed a scale the intervals leave out the noise between training runs.
+    `octaves` < 0: the larger model is earlier. The interval `low`, `high` has the params' confidence, `low_alike` and
+    `high_alike` are for the test of likeness (90 %): `alike` is True if they lie within ±1 octave, False if wholly
+    outside, and missing in between. With one seed a scale the intervals leave out the noise between training runs.
     """
     rows = []
     for who, scales in _groups(found, params):
@@ -49,7 +45,7 @@ def onset_differences(found: Sequence[Emergence], params: TrajectoryParams) -> p
             rows.append(who | _pair(a, b, params))
     columns = [
         *_GROUP, "smaller", "larger", "smaller_parameters", "larger_parameters", "smaller_seeds", "larger_seeds",
-        "octaves", "low", "high", "low_90", "high_90", "alike", "status",
+        "octaves", "low", "high", "low_alike", "high_alike", "alike", "status",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).astype({"alike": "boolean"})
 
@@ -114,9 +110,10 @@ def _pair(a: ScaleOnset, b: ScaleOnset, params: TrajectoryParams) -> dict[str, A
         return who | {"alike": None, "status": f"no onset at {without}"}
     difference = b.draws - a.draws
     low, middle, high = _interval(difference, params.confidence)
-    least, _, most = _interval(difference, EQUIVALENCE)
-    inside, outside = least >= -MARGIN and most <= MARGIN, least > MARGIN or most < -MARGIN
-    numbers = {"octaves": middle, "low": low, "high": high, "low_90": least, "high_90": most}
+    least, _, most = _interval(difference, params.claims.alike_confidence)
+    margin = params.claims.alike_octaves
+    inside, outside = least >= -margin and most <= margin, least > margin or most < -margin
+    numbers = {"octaves": middle, "low": low, "high": high, "low_alike": least, "high_alike": most}
     return who | numbers | {"alike": True if inside else False if outside else None, "status": "measured"}
 
 

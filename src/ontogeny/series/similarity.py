@@ -38,7 +38,7 @@ from ontogeny.core.graph import GraphSpec
 from ontogeny.core.results import CheckpointAnalysis, TaskAnalysis
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
-from ontogeny.series.quantities import similarity_quantity
+from ontogeny.series.quantities import CHOSEN, similarity_quantity
 from ontogeny.series.table import as_table
 
 _FOUND: Final = "found"
@@ -138,7 +138,9 @@ def _rows(task: str, sides: Sequence[_Side], params: TrajectoryParams) -> Iterat
 def _row(task: str, side: _Side, quantity: str, value: float, status: str) -> tuple[object, ...]:
     ref, model = side.analysis.ref, side.analysis.model
     who = (ref.suite, ref.member, ref.scale, ref.seed, model.parameters, ref.step, ref.tokens, task)
-    return (*who, quantity, value, math.nan, math.nan, status, None)
+    kind = quantity.split("/")[1]
+    part = "all edges" if kind.endswith("_weighted") else kind[6:] or CHOSEN
+    return (*who, quantity, value, math.nan, math.nan, status, None, part)
 
 
 def _compare(kind: str, here: _Side, other: _Side) -> tuple[float, str]:

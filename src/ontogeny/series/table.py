@@ -28,6 +28,7 @@ COLUMNS: Final = (
     "high",
     "status",
     "duplicate_of",
+    "part",
 )
 FAILED: Final = "failed"
 """Status (and quantity `checkpoint`) of a job that failed: its rows are there, without a number."""
@@ -37,18 +38,20 @@ _INTEGERS: Final = dict.fromkeys(("seed", "parameters", "step", "tokens", "dupli
 def tidy(records: Iterable[MemberRecord]) -> pd.DataFrame:
     """Every number of every checkpoint, in the order of the records, steps, tasks and names.
 
-    `duplicate_of` is the earlier step with the same weights (METHODS 1.5), else missing. A failed checkpoint has one
-    row with quantity `checkpoint` and status `failed`.
+    `duplicate_of` is the earlier step with the same weights (METHODS 1.5), else missing. `part` is the head or the set
+    of edges that the number is of (``a3.h1``; `circuit`, `at_5pct`, `all edges`), empty where it is of the whole model.
+    A failed checkpoint has one row with quantity `checkpoint` and status `failed`.
     """
     rows = [row for record in records for row in _member_rows(record)]
     return as_table(rows)
 
 
 def as_table(rows: Sequence[tuple[object, ...]]) -> pd.DataFrame:
-    """Rows in the order of `COLUMNS`, with fixed types (an empty table too)."""
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    """Rows in the order of `COLUMNS`, with fixed types (an empty table too); the last cell, `part`, may be left out."""
+    whole = [row if len(row) == len(COLUMNS) else (*row, "") for row in rows]
+    table = pd.DataFrame(whole, columns=list(COLUMNS))
     numbers = dict.fromkeys(("value", "low", "high"), "float64")
-    words = dict.fromkeys(("suite", "member", "scale", "task", "quantity", "status"), "str")
+    words = dict.fromkeys(("suite", "member", "scale", "task", "quantity", "status", "part"), "str")
     return table.astype(_INTEGERS | numbers | words)
 
 
@@ -76,7 +79,7 @@ def _member_rows(record: MemberRecord) -> Iterator[tuple[object, ...]]:
         for task, result in analysis.tasks.items():
             named = measures(result, analysis.model.graph) | mechanism_measures(analysis, task)
             for quantity, measure in named.items():
-                yield (*who, task, quantity, *measure, duplicates.get(ref.step))
+                yield (*who, task, quantity, *measure[:-1], duplicates.get(ref.step), measure.part)
     scale, seed = split_member(record.member)
     for failure in record.failures:
         lost = (record.suite, record.member, scale, seed, None, failure.step, None)

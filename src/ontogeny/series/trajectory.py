@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from ontogeny.core.circuit import Selection
+from ontogeny.core.results import ModelFacts
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
-from ontogeny.series.emergence import onsets
-from ontogeny.series.roles import handovers, role_onsets, role_turnover
+from ontogeny.series.claims import Evidence, claims_table, judge
+from ontogeny.series.emergence import Emergence, emergence_table, emergences
+from ontogeny.series.fluctuation import change_table, fluctuation_table, fluctuations
+from ontogeny.series.onset import BEFORE_FIRST, FOUND, NEVER
+from ontogeny.series.quantities import EDGES, NODES
+from ontogeny.series.roles import handovers, role_emergences, role_onsets, role_table, role_turnover
+from ontogeny.series.scale import onset_differences, onset_trend
 from ontogeny.series.similarity import similarity
+from ontogeny.series.size import size_correlations, size_points
 from ontogeny.series.summary import summary
-from ontogeny.series.table import tidy
+from ontogeny.series.table import headline, tidy
 
 
 @dataclass(frozen=True)
@@ -23,14 +31,30 @@ class Trajectory:
 
     table: pd.DataFrame
     """Tidy: one row a checkpoint, task and quantity; similarity and turnover of roles included."""
+    heads: pd.DataFrame
+    """One row a checkpoint, role and head."""
     onsets: pd.DataFrame
-    """One row a member and task."""
+    """One row a member and task: the life of the behaviour."""
+    role_onsets: pd.DataFrame
+    """One row a member and role: the same of its best head."""
+    differences: pd.DataFrame
+    """One row a task or role and pair of scales: difference of their onsets."""
+    trend: pd.DataFrame
+    """One row a task or role: onset against size."""
+    fluctuation: pd.DataFrame
+    """One row a member, task and size (edges, nodes): variation from the onset on."""
+    changes: pd.DataFrame
+    """One row a change point of a size."""
+    sizes: pd.DataFrame
+    """One row a task and scale: mean size of the circuits."""
+    size_correlations: pd.DataFrame
+    """Sizes against scale."""
     summary: pd.DataFrame
     """One row a member and task."""
-    role_onsets: pd.DataFrame
-    """One row a member and role."""
     handovers: pd.DataFrame
     """One row for each time that a head lost a role."""
+    claims: pd.DataFrame
+    """One row a verdict."""
 
 
 def follow(
@@ -39,22 +63,50 @@ def follow(
     *,
     confidence: float = 0.95,
     selection: Selection = "greedy",
+    beaten: Mapping[tuple[str, str], float] | None = None,
 ) -> Trajectory:
     """The tables of `records`.
 
     Args:
         records: the members of a study.
-        params: onset and similarity.
+        params: onset, similarity and claims.
         confidence: of the behaviour's intervals.
         selection: how circuits of matched sizes are chosen; the study's own rule.
+        beaten: (role, member) -> share of layer-matched sets of heads whose ablation costs less than that of the
+            role's heads.
     """
     numbers = tidy(records)
-    appeared = onsets(numbers, params, confidence=confidence)
-    likeness = similarity(records, params, selection=selection)
+    abilities = emergences(headline(numbers), params, confidence=confidence)
+    roles = role_emergences(records, params)
+    onsets, heads = emergence_table(abilities), role_table(records)
+    changing = fluctuations(numbers[numbers["quantity"].isin([EDGES, NODES])], params, since=_starts(abilities))
+    points = size_points(numbers, _models(records), abilities)
+    evidence = Evidence(numbers, abilities, roles, heads, points, beaten or {}, confidence)
     return Trajectory(
-        table=pd.concat([numbers, likeness, role_turnover(records)], ignore_index=True),
-        onsets=appeared,
-        summary=summary(numbers, appeared),
-        role_onsets=role_onsets(records, params),
+        table=pd.concat(
+            [numbers, similarity(records, params, selection=selection), role_turnover(records)], ignore_index=True
+        ),
+        heads=heads,
+        onsets=onsets,
+        role_onsets=role_onsets(roles),
+        differences=onset_differences([*abilities, *roles], params),
+        trend=onset_trend([*abilities, *roles], params),
+        fluctuation=fluctuation_table(changing),
+        changes=change_table(changing),
+        sizes=points,
+        size_correlations=size_correlations(points),
+        summary=summary(numbers, onsets),
         handovers=handovers(records, params),
+        claims=claims_table(judge(evidence, params), params.claims),
     )
+
+
+def _starts(abilities: Sequence[Emergence]) -> dict[tuple[str, str], float]:
+    """(member, task) -> tokens from which on its sizes count: never without an onset."""
+    first = {FOUND: 0.0, BEFORE_FIRST: 0.0, NEVER: math.inf}
+    return {(str(e.who["member"]), str(e.who["task"])): e.onset.tokens or first[e.onset.status] for e in abilities}
+
+
+def _models(records: Sequence[MemberRecord]) -> dict[str, ModelFacts]:
+    """Of the members of which something was analysed."""
+    return {record.member: record.analyses[-1].model for record in records if record.analyses}

@@ -81,8 +81,13 @@ class Study:
         return self.places.data / "trajectories"
 
     @property
+    def claims(self) -> Path:
+        """The paper's claims with their verdicts, for people and programs."""
+        return self.trajectories / "claims.json"
+
+    @property
     def metrics(self) -> Path:
-        """What `dvc metrics show` prints: a file a member and task, so that each is a row of its table."""
+        """What `dvc metrics show` prints: a file a member and task, or claim, so that each is a row of its table."""
         return self.places.data / "metrics"
 
     @property

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ontogeny.records import MemberRecord, read_json, unpack
 from ontogeny.stages.analyse import EXAMINATION
+from ontogeny.stages.claims import claims_table
 from ontogeny.stages.learning import verdicts
 from ontogeny.stages.mechanism import (
     algorithm_table,
@@ -59,6 +60,8 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
         where = failure.member if failure.step is None else f"{failure.member} step {failure.step}"
         console.print(f"[bold]failed[/bold] {where}: {failure.reason}", highlight=False)
     _where(console, study)
+    claims = pd.read_parquet(study.trajectories / "claims.parquet")
+    console.print(claims_table(claims, wide=console.width >= 132))
     return not failures
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,19 +15,20 @@ if TYPE_CHECKING:
     from ontogeny.records import MemberRecord
     from ontogeny.series import Trajectory
 
-_TABLES = ("table", "onsets", "summary", "role_onsets", "handovers")
-_FOR_PEOPLE = _TABLES[1:]
+_LARGE = ("table", "heads")
+"""Tables that are written as parquet only."""
 
 
 def run(study: Study, item: str | None) -> None:
     """Write data/trajectories and data/metrics; let DVC forget the stages that had failed jobs."""
-    from ontogeny.series import dvc_metrics, follow
+    from ontogeny.series import claim_metrics, claims_tree, dvc_metrics, follow
 
     assert item is None
     confidence = study.params.analyse.behaviour.confidence
     trajectory = follow(read_records(study), study.params.trajectory, confidence=confidence)
     write_trajectory(study.trajectories, trajectory)
-    write_metrics(study.metrics, dvc_metrics(trajectory.summary))
+    write_json(study.claims, claims_tree(trajectory.claims))
+    write_metrics(study.metrics, dvc_metrics(trajectory.summary) | claim_metrics(trajectory.claims))
     study.forget_failed()
 
 
@@ -39,16 +41,23 @@ def read_records(study: Study) -> list[MemberRecord]:
 
 def write_trajectory(folder: Path, trajectory: Trajectory) -> None:
     """A parquet file a table; the small ones as CSV too, for people and for `dvc plots`."""
-    for name in _TABLES:
+    for name in table_names():
         with replacing(folder / f"{name}.parquet") as temporary:
             getattr(trajectory, name).to_parquet(temporary, index=False)
-    for name in _FOR_PEOPLE:
+    for name in [name for name in table_names() if name not in _LARGE]:
         with replacing(folder / f"{name}.csv") as temporary:
             getattr(trajectory, name).to_csv(temporary, index=False)
 
 
+def table_names() -> list[str]:
+    """Of all tables of a trajectory."""
+    from ontogeny.series import Trajectory
+
+    return [field.name for field in fields(Trajectory)]
+
+
 def write_metrics(folder: Path, metrics: Mapping[str, Mapping[str, object]]) -> None:
-    """``MEMBER/TASK.json``, those of members and tasks that are no longer there removed."""
+    """``MEMBER/TASK.json`` and ``claims/CLAIM.json``; those that are no longer there are removed."""
     shutil.rmtree(folder, ignore_errors=True)
     for member, tasks in metrics.items():
         for task, numbers in tasks.items():
@@ -61,4 +70,4 @@ def read_trajectory(folder: Path) -> Trajectory:
 
     from ontogeny.series import Trajectory
 
-    return Trajectory(**{name: pd.read_parquet(folder / f"{name}.parquet") for name in _TABLES})
+    return Trajectory(**{name: pd.read_parquet(folder / f"{name}.parquet") for name in table_names()})

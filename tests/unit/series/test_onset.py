@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ontogeny.params import TrajectoryParams
-from ontogeny.series import onset, onsets, tidy
+from ontogeny.series import emergence_table, emergences, headline, onset, tidy
 from support.synthetic_study import STEPS, study
 
 RULE = TrajectoryParams()
@@ -86,7 +86,7 @@ def test_missing_values_are_left_out_and_counted() -> None:
 
 
 def test_onsets_of_a_study_one_row_a_member_and_task() -> None:
-    table = onsets(tidy(study()), RULE)
+    table = emergence_table(emergences(headline(tidy(study())), RULE))
     assert len(table) == 16
     keyed = table.set_index(["scale", "task"])
     assert keyed.loc[("nano", "sva"), "status"] == "never"
@@ -99,6 +99,7 @@ def test_onsets_of_a_study_one_row_a_member_and_task() -> None:
 
 def test_intervals_of_higher_confidence_mean_smaller_standard_errors() -> None:
     """The same half width is 1.96 standard errors at 95 %, but 3.29 at 99.9 %."""
-    numbers = tidy(study(["nano"], tasks=["greater_than"]))
-    assert onsets(numbers, RULE, confidence=0.95)["status"].tolist() == ["never"]
-    assert onsets(numbers, RULE, confidence=0.999)["status"].tolist() != ["never"]
+    numbers = headline(tidy(study(["nano"], tasks=["greater_than"])))
+    (wide,) = emergences(numbers, RULE, confidence=0.95)
+    (narrow,) = emergences(numbers, RULE, confidence=0.999)
+    assert wide.onset.status == "never" != narrow.onset.status

@@ -23,6 +23,7 @@ from ontogeny.series import (
     handovers,
     leading_head,
     mechanism_measures,
+    role_emergences,
     role_onsets,
     role_table,
     role_turnover,
@@ -120,14 +121,18 @@ def test_stability_has_an_interval_and_a_share_of_the_circuit() -> None:
     assert (early["stability/jaccard"].status, early["stability/core"].status) == ("not_measured",) * 2
 
 
+def appears(rows: Sequence[Sequence[float]], threshold: float = 0.3):
+    return role_onsets(role_emergences([record(rows, threshold)], PARAMS)).itertuples()
+
+
 def test_a_role_appears_when_its_best_head_rises_if_a_head_ever_holds_it() -> None:
     rise = [[0.0] * 4] * 12 + [[0.0, 0.0, 0.2, 0.0], [0.0, 0.0, 0.5, 0.0]] + [[0.0, 0.0, 0.6, 0.1]] * 3
-    (found,) = role_onsets([record(rise)], PARAMS).itertuples()
+    (found,) = appears(rise)
     assert (found.role, found.status, found.step, found.tokens) == ("induction", "found", 12, 1200)
-    (never,) = role_onsets([record(rise, threshold=0.7)], PARAMS).itertuples()
+    (never,) = appears(rise, threshold=0.7)
     assert (never.status, pd.isna(never.step)) == ("never", True)
     assert never.reason == "no head reaches the role's threshold"
-    (missing,) = role_onsets([record([[NAN] * 4] * 5)], PARAMS).itertuples()
+    (missing,) = appears([[NAN] * 4] * 5)
     assert (missing.status, missing.reason) == ("never", "no checkpoint has a value")
 
 

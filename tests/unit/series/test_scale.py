@@ -37,7 +37,7 @@ def test_difference_in_octaves_with_the_interval_of_two_uniform_gaps() -> None:
     # 2.5 % of a triangle on [-1, 1] lie below -1 + sqrt(0.05), 5 % below -1 + sqrt(0.1); 400 draws.
     assert row["low"] == pytest.approx(-5 + np.sqrt(0.05), abs=0.12)
     assert row["high"] == pytest.approx(-3 - np.sqrt(0.05), abs=0.12)
-    assert row["low_90"] == pytest.approx(-5 + np.sqrt(0.1), abs=0.12)
+    assert row["low_alike"] == pytest.approx(-5 + np.sqrt(0.1), abs=0.12)
     assert row["alike"] is False or row["alike"] == np.False_
 
 

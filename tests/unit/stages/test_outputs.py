@@ -42,7 +42,8 @@ def study(tmp_path: Path) -> Study:
 def test_tables_metrics_and_pictures_of_what_there_is(study: Study) -> None:
     trajectory.run(study, None)
     assert sorted(path.name for path in study.failures.iterdir()) == ["analyse-small-s0.json"]
-    assert {path.name for path in study.metrics.iterdir()} == {"small-s0", "deep-s0", "wide-s0"}
+    assert {path.name for path in study.metrics.iterdir()} == {"small-s0", "deep-s0", "wide-s0", "claims"}
+    assert read_json(study.metrics / "claims" / "C1.json")["verdict"] == read_json(study.claims)["C1"]["verdict"]
     assert read_json(study.metrics / "deep-s0" / "ioi.json")["failed"] == 1
     followed = trajectory.read_trajectory(study.trajectories)
     assert {"small-s0", "deep-s0", "wide-s0"} == set(followed.table["member"])
@@ -68,7 +69,7 @@ def test_the_tables_survive_the_disk(study: Study, tmp_path: Path) -> None:
     followed = follow(trajectory.read_records(study), study.params.trajectory)
     trajectory.write_trajectory(tmp_path / "tables", followed)
     back = trajectory.read_trajectory(tmp_path / "tables")
-    for name in ("table", "onsets", "summary", "role_onsets", "handovers"):
+    for name in trajectory.table_names():
         pd.testing.assert_frame_equal(getattr(back, name), getattr(followed, name))
 
 
@@ -82,5 +83,5 @@ def test_the_same_records_give_the_same_bytes(study: Study, monkeypatch: pytest.
         figures.run(study, None)
         files = [path for folder in (study.trajectories, study.figures) for path in sorted(folder.rglob("*.*"))]
         written.append({path.name: path.read_bytes() for path in files})
-    assert len(written[0]) == 12
+    assert len(written[0]) == 2 * len(trajectory.table_names()) - 2 + 1 + 3
     assert written[0] == written[1]

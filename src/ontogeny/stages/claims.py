@@ -1,0 +1,43 @@
+"""The paper's claims and their verdicts on a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ontogeny.stages.terminal import new_table, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+_COLOURS = {"supported": "green", "contradicted": "red", "other algorithm": "magenta"}
+
+
+def claims_table(claims: pd.DataFrame, *, wide: bool = True) -> Table:
+    """One row a claim: what it says, the verdict on the whole, the statistic that decided, and why."""
+    from ontogeny.series.claims import ALL
+
+    shown = ["", "claim", "verdict", "statistic", "interval", "why"] if wide else ["", "verdict", "why"]
+    table = new_table("The paper's claims (rules: claims.json, docs/statistics.md)", *shown[:1], narrow=not wide)
+    for name in shown[1:]:
+        table.add_column(name, justify="right" if name == "statistic" else "left", overflow="fold")
+    for row in claims[claims["about"] == ALL].to_dict("records"):
+        cells = _cells(row)
+        table.add_row(*(cells[name] for name in shown))
+    return table
+
+
+def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
+    verdict = str(row["verdict"])
+    colour = _COLOURS.get(verdict)
+    between = f"{number(row['low'])} to {number(row['high'])}" if math.isfinite(row["low"]) else "-"
+    return {
+        "": str(row["claim"]),
+        "claim": str(row["sentence"]),
+        "verdict": f"[{colour}]{verdict}[/{colour}]" if colour else verdict,
+        "statistic": number(row["statistic"]),
+        "interval": between,
+        "why": str(row["reason"]),
+    }
