@@ -226,10 +226,11 @@ class HubCache:
 
         def go_on() -> None:
             with partial.open("ab") as handle:
-                http_get(
-                    url, handle, resume_size=handle.tell(), headers=build_hf_headers(), expected_size=file.bytes,
-                    displayed_filename=f"{pin.repository} {pin.revision}",
-                )  # fmt: skip
+                if handle.tell() < file.bytes:
+                    http_get(
+                        url, handle, resume_size=handle.tell(), headers=build_hf_headers(), expected_size=None,
+                        displayed_filename=f"{pin.repository} {pin.revision}",
+                    )  # fmt: skip
 
         asked(pin.repository, go_on)
         if partial.stat().st_size != file.bytes or _sha256(partial) != file.hash:
