@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from ontogeny.core.errors import OntogenyError
-from ontogeny.execution.pool import Report
+from ontogeny.execution.jobs import Report
 
 
 def write(path: Path, report: Report) -> None:

@@ -28,7 +28,7 @@ from ontogeny.core.tuning import (
     TuningRecord,
     setting,
 )
-from ontogeny.execution.pool import Job
+from ontogeny.execution.jobs import Job
 from ontogeny.models.checkpoints import StudyFolders, weights_digest
 from ontogeny.models.subject import subject_of
 from ontogeny.params import AnalyseParams, BehaviourParams, SpaceParams, TruthParams, TuneParams, TuneResamplingParams

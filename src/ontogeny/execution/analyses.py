@@ -49,7 +49,7 @@ from ontogeny.core.roles import RoleScores
 from ontogeny.execution.cache import JobCache
 from ontogeny.execution.examination import Examination, examine
 from ontogeny.execution.fingerprints import VERSIONS, fingerprint, torch_version
-from ontogeny.execution.pool import Job, Report
+from ontogeny.execution.jobs import Job, Report
 from ontogeny.models.checkpoints import Opener
 from ontogeny.models.subject import Subject, load_subject
 from ontogeny.params import AnalyseParams

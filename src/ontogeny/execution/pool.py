@@ -11,88 +11,62 @@ import logging
 import multiprocessing
 import os
 import signal
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.util import Finalize
-from pathlib import Path
-from typing import Any, Protocol
 
-from ontogeny.core.errors import OntogenyError
+from ontogeny.execution.devices import visible_gpus, worker_environments
+from ontogeny.execution.jobs import ONE_THREAD, Attempt, Job, More, Outcome, Progress, attempted, cores
 from ontogeny.execution.lifeline import die_with_parent
-from ontogeny.execution.locks import held
 
 log = logging.getLogger(__name__)
 
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-"""Of a worker: one thread (these count when numpy is imported), and no bars of other libraries."""
 _TRIES = 2
 _SECONDS_TO_END = 5.0
 
-Report = Callable[[float, str], None]
-"""How a job tells how far it is: the share done, 0 to 1, and a word on what it does."""
-
 
 @dataclass(frozen=True)
-class Job:
-    """One piece of work for a worker."""
+class LocalExecutor:
+    """Worker processes on this machine."""
 
-    name: str
-    """For people: ``small-s0 step 64``."""
-    function: Callable[..., None]
-    """A module's function, called as ``function(*arguments, report=report)``; it keeps its results itself."""
-    arguments: tuple[Any, ...] = ()
-    lock: Path | None = None
-    """Held while the job runs, so that two studies do not do the same work at once."""
-    weight: float = 1.0
-    """Share of the progress bar."""
+    n_jobs: int | None = None
+    """None: one a core; on GPUs, one a GPU."""
+    device: str = "cpu"
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended."""
-
-    job: Job
-    error: str | None
-    """None: well. Otherwise one line on what was wrong."""
-
-
-class Progress(Protocol):
-    """Who is told what happens; see `ontogeny.execution.progress`."""
-
-    def update(self, job: Job, share: float, note: str) -> None:
-        """A job is at `share` of its work."""
-
-    def finish(self, outcome: Outcome) -> None:
-        """A job has ended."""
-
-    def expect(self, jobs: Sequence[Job]) -> None:
-        """There are further jobs."""
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    def run(self, jobs: Sequence[Job], progress: Progress, more: More = tuple) -> list[Outcome]:
+        """Run all jobs (`Executor.run`)."""
+        gpus = visible_gpus() if self.device == "cuda" else ()
+        return run_jobs(jobs, self.n_jobs, progress, more, worker_environments(self.device, self.n_jobs, gpus))
 
 
 def run_jobs(
-    jobs: Sequence[Job], n_jobs: int | None, progress: Progress, more: Callable[[], Sequence[Job]] = tuple
+    jobs: Sequence[Job],
+    n_jobs: int | None,
+    progress: Progress,
+    more: More = tuple,
+    environments: Sequence[Mapping[str, str]] | None = None,
 ) -> list[Outcome]:
-    """Run all jobs, the first ones first, on at most `n_jobs` workers (none: one a core); outcomes in jobs' order.
+    """Run all jobs on at most `n_jobs` workers (none: one a core); see `Executor.run`.
 
-    When all are done `more` may give further ones, which the same workers do, until it gives none.
+    Args:
+        jobs: the first ones first.
+        n_jobs: workers; with `environments` there are as many as these.
+        progress: who is told.
+        more: gives further jobs when all are done.
+        environments: what each worker finds in its environment beside `ONE_THREAD`.
     """
+    places = list(environments) if environments is not None else [{}] * (n_jobs or cores())
     workers: list[_Worker] = []
     jobs = list(jobs) or list(more())
-    waiting = deque(_Attempt(index, job) for index, job in enumerate(jobs))
+    waiting = deque(Attempt(index, job) for index, job in enumerate(jobs))
     outcomes: dict[int, Outcome] = {}
     try:
-        for _ in range(min(n_jobs or cores(), len(jobs))):
-            workers.append(_Worker())
+        for place in places[: len(jobs)]:
+            workers.append(_Worker(place))
         while len(outcomes) < len(jobs):
             for worker in workers:
                 if worker.attempt is None and waiting:
@@ -100,13 +74,13 @@ def run_jobs(
             for worker in _ready(workers):
                 outcome = worker.listen(progress)
                 if not worker.alive:
-                    workers[workers.index(worker)] = _Worker()
+                    workers[workers.index(worker)] = _Worker(worker.environment)
                     outcome = _after_death(worker, waiting)
                 if outcome is not None:
                     outcomes[outcome[0]] = outcome[1]
                     progress.finish(outcome[1])
             if len(outcomes) == len(jobs) and (further := more()):
-                waiting.extend(_Attempt(len(jobs) + place, job) for place, job in enumerate(further))
+                waiting.extend(Attempt(len(jobs) + place, job) for place, job in enumerate(further))
                 jobs += further
                 progress.expect(further)
     finally:
@@ -118,17 +92,11 @@ def run_jobs(
 
 
 @dataclass
-class _Attempt:
-    index: int
-    job: Job
-    tries: int = 0
-
-
-@dataclass
 class _Worker:
     """The parent's end of a worker process."""
 
-    attempt: _Attempt | None = None
+    environment: Mapping[str, str]
+    attempt: Attempt | None = None
     alive: bool = True
     pipe: Connection = field(init=False)
     process: SpawnProcess = field(init=False)
@@ -137,11 +105,11 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
-        with _environment(_ENVIRONMENT):
+        with _environment({**ONE_THREAD, **self.environment}):
             self.process.start()
         theirs.close()
 
-    def give(self, attempt: _Attempt) -> None:
+    def give(self, attempt: Attempt) -> None:
         attempt.tries += 1
         self.attempt = attempt
         try:
@@ -182,7 +150,7 @@ def _ready(workers: Sequence[_Worker]) -> list[_Worker]:
     return [worker for worker in workers if worker.pipe in heard]
 
 
-def _after_death(worker: _Worker, waiting: deque[_Attempt]) -> tuple[int, Outcome] | None:
+def _after_death(worker: _Worker, waiting: deque[Attempt]) -> tuple[int, Outcome] | None:
     """Try the job of a dead worker again, or give it up."""
     worker.end()
     attempt, code = worker.attempt, worker.process.exitcode
@@ -213,27 +181,11 @@ def _work(pipe: Connection, parent: int) -> None:
             job: Job = pipe.recv()
         except (EOFError, OSError):
             return
-        pipe.send(("done", _attempted(job, report)))
-
-
-def _attempted(job: Job, report: Report) -> str | None:
-    """Do a job; the reason in one line if it fails."""
-    try:
-        if job.lock is None:
-            job.function(*job.arguments, report=report)
-        else:
-            with held(job.lock, job.name):
-                job.function(*job.arguments, report=report)
-    except OntogenyError as error:
-        return " ".join(str(error).split())
-    except Exception as error:
-        log.error("%s failed:\n%s", job.name, traceback.format_exc())
-        return " ".join(f"{type(error).__name__}: {error}".split())
-    return None
+        pipe.send(("done", attempted(job, report)))
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Environment of processes started in this block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

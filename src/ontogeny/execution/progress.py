@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ontogeny.execution.pool import Job, Outcome, Progress
+from ontogeny.execution.jobs import Job, Outcome, Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

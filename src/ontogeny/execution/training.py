@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ontogeny.core.errors import BadCheckpoint
 from ontogeny.execution.fingerprints import VERSIONS, fingerprint, torch_version
-from ontogeny.execution.pool import Job, Report
+from ontogeny.execution.jobs import Job, Report
 from ontogeny.models.checkpoints import TrainedSource, step_folders, weights_digest
 from ontogeny.records.files import read_json, write_json
 

@@ -6,9 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 
-from ontogeny.core.results import CheckpointRef
 from ontogeny.execution.analyses import Work, analysis_job, assemble, examination_of
-from ontogeny.execution.pool import run_jobs
 from ontogeny.execution.progress import progress_of
 from ontogeny.models.checkpoints import TrainedSource
 from ontogeny.records import Failure, MemberRecord, pack, write_json, write_member
@@ -23,13 +21,12 @@ EXAMINATION = "examination.json"
 def run(study: Study, item: str | None) -> None:
     """Write data/analyses/MEMBER and data/failures/analyse-MEMBER.json."""
     assert item is not None
-    execution = study.params.execution
-    works = _works(study, read_checkpoints(study.checkpoints(item)).refs)
+    works = works_of(study, item)
     due = [work for work in works if not work.is_done]
     jobs = [analysis_job(work) for work in reversed(due)]
     ahead = study.source.ahead([work.ref for work in reversed(due)])
     with ahead, progress_of(f"Analysing {item}", jobs) as progress:
-        outcomes = run_jobs(jobs, execution.n_jobs, progress)
+        outcomes = study.executor().run(jobs, progress)
     errors = {outcome.job.name: outcome.error for outcome in outcomes if outcome.error is not None}
     failures = [
         Failure(item, work.ref.step, work.ref.path, errors[analysis_job(work).name])
@@ -41,8 +38,9 @@ def run(study: Study, item: str | None) -> None:
     log.info("%s: %d checkpoints, %d analysed now, %d failed.", item, len(works), len(due) - len(errors), len(failures))
 
 
-def _works(study: Study, refs: Sequence[CheckpointRef]) -> list[Work]:
-    """One for each checkpoint; random circuits are drawn at every n-th checkpoint and the last (METHODS 5.4)."""
+def works_of(study: Study, member: str) -> list[Work]:
+    """The work on each checkpoint; random circuits are drawn at every n-th checkpoint and the last (METHODS 5.4)."""
+    refs = read_checkpoints(study.checkpoints(member)).refs
     settings, tasks, source = study.params.analyse, study.params.datasets.tasks, study.source
     datasets = {task: read_dataset(study.dataset(task)) for task in tasks}
     text = "\n".join(held_out_documents(study.corpus))

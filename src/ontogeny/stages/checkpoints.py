@@ -12,7 +12,6 @@ import shutil
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.core.results import CheckpointRef
-from ontogeny.execution.pool import run_jobs
 from ontogeny.execution.progress import progress_of
 from ontogeny.execution.training import Training, is_complete, training_job
 from ontogeny.models.checkpoints import CheckpointSource, FoundSource, TrainedSource, step_folders, weights_digest
@@ -59,7 +58,7 @@ def _train(study: Study, source: TrainedSource) -> dict[str, Checkpoints]:
     due = [training for training in trainings if not is_complete(training)]
     jobs = [training_job(training) for training in due]
     with progress_of("Training", jobs) as progress:
-        outcomes = run_jobs(jobs, params.execution.n_jobs, progress)
+        outcomes = study.executor().run(jobs, progress)
     errors = {outcome.job.name: outcome.error for outcome in outcomes if outcome.error is not None}
     log.info("Checkpoints: %d of %d members trained now.", len(due) - len(errors), len(trainings))
     return {training.member: _assemble(study, training, errors.get(training.member)) for training in trainings}

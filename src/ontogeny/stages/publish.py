@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ontogeny.execution.fingerprints import fingerprint
-from ontogeny.execution.pool import Job, Report, run_jobs
+from ontogeny.execution.jobs import Job, Report
+from ontogeny.execution.pool import run_jobs
 from ontogeny.execution.progress import progress_of
 from ontogeny.records import MemberRecord, read_member, replacing
 from ontogeny.stages.study import Study

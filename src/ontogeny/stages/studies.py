@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.core.tuning import Setting, TuningRecord
+from ontogeny.execution.jobs import cores
 from ontogeny.execution.locks import held
-from ontogeny.execution.pool import cores
 from ontogeny.records.tuning import RECORD, read_tuning, write_tuning
 from ontogeny.stages.study import Study
 from ontogeny.stages.tune import tuning_places, work, write_pictures

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.execution.cache import JobCache
+from ontogeny.execution.executors import executor_of
+from ontogeny.execution.jobs import Executor
 from ontogeny.execution.locks import held
 from ontogeny.execution.places import Places, places_at
 from ontogeny.params import Params, load_params
@@ -41,6 +43,10 @@ class Study:
     def cache(self) -> JobCache:
         """Finished jobs."""
         return JobCache(self.places.jobs)
+
+    def executor(self, workers: int | None = None) -> Executor:
+        """What jobs run on; `workers` jobs at once, or as the params say."""
+        return executor_of(self.params.execution, self.places.cache, workers)
 
     @property
     def source(self) -> CheckpointSource:

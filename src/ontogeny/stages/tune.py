@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ontogeny.execution.pool import Job, Outcome, run_jobs
+from ontogeny.execution.jobs import Job, Outcome
 from ontogeny.execution.progress import progress_of
 from ontogeny.models.checkpoints import TrainedSource
 from ontogeny.records import Failure
@@ -103,7 +103,7 @@ def work(
     if not jobs and not (jobs := more()):
         return []
     with progress_of(f"Tuning {spec.name}", jobs) as progress:
-        return run_jobs(jobs, workers or study.params.execution.n_jobs, progress, more)
+        return study.executor(workers).run(jobs, progress, more)
 
 
 def write_pictures(study: Study, folder: Path, record: TuningRecord) -> None:

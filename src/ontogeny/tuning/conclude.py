@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ontogeny.core.tuning import Recommendation, Setting, Trial, TuningRecord
-from ontogeny.execution.pool import Job
+from ontogeny.execution.jobs import Job
 from ontogeny.tuning.answers import carry, enough_steps, ranked, recommendation, step_quality
 from ontogeny.tuning.bench import Place
 from ontogeny.tuning.landscape import front, importances, in_memory

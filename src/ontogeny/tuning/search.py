@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.core.tuning import Evaluation, Setting, Trial, setting
-from ontogeny.execution.pool import Job, Report
+from ontogeny.execution.jobs import Job, Report
 from ontogeny.records import pack, unpack
 from ontogeny.tuning.bench import open_bench
 from ontogeny.tuning.landscape import OBJECTIVES, as_params, distributions, quiet_optuna

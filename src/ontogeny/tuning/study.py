@@ -19,7 +19,7 @@ from ontogeny.core.tuning import (
     TunedCheckpoint,
     setting,
 )
-from ontogeny.execution.pool import Job, Report
+from ontogeny.execution.jobs import Job, Report
 from ontogeny.params import SpaceParams
 from ontogeny.tuning.bench import Opened, Place, ScoreUnit, open_bench
 

@@ -5,23 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ontogeny.execution.pool import Job, Outcome, cores, run_jobs
+from ontogeny.execution.jobs import Job, Outcome, cores
+from ontogeny.execution.pool import run_jobs
 from ontogeny.execution.progress import LogProgress
 from support import pool_jobs
-
-
-class Listener:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[tuple[str, float, str]] = []
-        self.ended: list[str] = []
-
-    def update(self, job: Job, share: float, note: str) -> None:
-        self.notes.append((job.name, share, note))
-
-    def finish(self, outcome: Outcome) -> None:
-        self.ended.append(outcome.job.name)
+from support.listening import Listener
 
 
 def test_a_failing_a_dying_and_a_good_job(tmp_path: Path) -> None:

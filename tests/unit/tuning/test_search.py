@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.core.tuning import BASELINES
-from ontogeny.execution.pool import Job, Outcome, run_jobs
+from ontogeny.execution.jobs import Job, Outcome
+from ontogeny.execution.pool import run_jobs
 from ontogeny.tuning.search import SearchPlan, check_known, one_trial, prepare, remaining, search, search_jobs, tried
 from ontogeny.tuning.storage import load_study, open_storage, study_names
 from ontogeny.tuning.study import Mode, TuningSpec, contains, grid
