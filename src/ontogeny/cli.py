@@ -83,25 +83,33 @@ def _options(quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only war
 def study(
     profile: Profile = None,
     params: Annotated[Path | None, typer.Option(help="A params file of your own, run as a profile.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Stop after this stage of dvc.yaml, without publishing; see `work`.")
+    ] = None,
 ) -> None:
     """Check the params, bring everything up to date, publish to MLflow, and print the summary."""
     from ontogeny.execution.locks import held
     from ontogeny.stages import reproduce
-    from ontogeny.stages.check import check_params, check_suite
+    from ontogeny.stages.check import check_machine, check_params, check_suite
+    from ontogeny.stages.study import stages_until
     from ontogeny.tracking import open_store
 
+    targets = () if until is None else stages_until(until)
     chosen = _open(profile, params, prepare=True)
     check_params(chosen.params)
+    check_machine(chosen.params)
     check_suite(chosen)
     open_store(chosen.places.project, chosen.params.tracking.uri)
     if not chosen.places.is_profile and reproduce.differs_from_head(chosen.places.project, "params.yaml"):
         log.info("params.yaml differs from git's HEAD; `git checkout params.yaml` restores it.")
     with held(chosen.places.lock("study"), "ontogeny study"):
         started = time.monotonic()
-        code = reproduce.reproduce(chosen)
+        code = reproduce.reproduce(chosen, targets)
         if code != 0:
             typer.echo("ontogeny: the pipeline stopped, see above; what is done is kept.", err=True)
             raise typer.Exit(1)
+        if until is not None:
+            return
         reproduced = time.monotonic()
         published = _publish(chosen)
         seconds = {"pipeline": reproduced - started, "publishing and its pictures": time.monotonic() - reproduced}
@@ -120,6 +128,22 @@ def stage(
 
     die_with_dvc()
     run_stage(name, item, Path.cwd())
+
+
+@app.command()
+def work(
+    stage: Annotated[str, typer.Argument(help="checkpoints or analyse.")],
+    shard: Annotated[str, typer.Option(help="i/n: do the jobs i, i + n, i + 2 n, ... (i from 0).")] = "0/1",
+    profile: ProfileOption = None,
+) -> None:
+    """Do a share of a stage's jobs into the shared cache, e.g. in a Slurm array; `study` then puts them together."""
+    from ontogeny.stages.check import check_machine
+    from ontogeny.stages.work import parse_shard, run_shard
+
+    part, chosen = parse_shard(shard), _open(profile)
+    check_machine(chosen.params)
+    if not run_shard(chosen, stage, part):
+        raise typer.Exit(INCOMPLETE)
 
 
 @app.command()

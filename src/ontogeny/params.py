@@ -567,6 +567,12 @@ class Params(Section):
         """Refuse members that the other sections do not know; what that means depends on the suite's source."""
 
     @model_validator(mode="after")
+    def _the_device_has_the_precision(self) -> Self:
+        if self.execution.device == "mps" and self.analyse.precision == "float64":
+            raise ValueError("execution.device: mps has no float64; set analyse.precision: float32")
+        return self
+
+    @model_validator(mode="after")
     def _members_are_known(self) -> Self:
         self.check_members()
         for checkpoint in self.tune.checkpoints:

@@ -47,7 +47,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["study", "stage", "publish", "compare", "doctor", "summary", "ui", "tune"])
+@pytest.mark.parametrize("command", ["study", "stage", "work", "publish", "compare", "doctor", "summary", "ui", "tune"])
 def test_every_command_explains_itself(command: str) -> None:
     done = ontogeny(ROOT, command, "--help")
     assert done.returncode == 0
@@ -61,6 +61,9 @@ def test_every_command_explains_itself(command: str) -> None:
         (["stage", "cooking"], "no stage 'cooking'; choose from corpus, datasets"),
         (["stage", "datasets"], "needs an item"),
         (["stage", "corpus", "ioi"], "has no items"),
+        (["study", "--until", "cooking"], "no stage 'cooking'; choose from corpus, datasets"),
+        (["work", "analyse", "--shard", "4/4"], "--shard 4/4: expected i/n with i from 0 to n - 1"),
+        (["work", "tune"], "no work to share in a stage 'tune'; choose from checkpoints, analyse"),
         (["study", "tiny", "--params", "params/tiny.yaml"], "not both"),
         (["study", "--params", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["study", "--params", "params.yaml"], "tracking.study: 'default' is the name of the study in params.yaml"),

@@ -170,7 +170,7 @@ class _Notes:
 
 
 def _work(index: int, job: Job, terms: _Terms, notes: Any) -> str | None:
-    """Do one job (in a worker of the cluster, with the environment `ONE_THREAD`); the reason in one line if it fails."""
+    """Do one job (in a worker, whose environment has `ONE_THREAD`); the reason in one line if it fails."""
     _check_terms(terms)
     told_at = 0.0
 

@@ -39,6 +39,21 @@ def check_params(params: Params) -> None:
         raise OntogenyError("params.yaml is refused:\n" + "\n".join(problems))
 
 
+def check_machine(params: Params) -> None:
+    """Refuse a device or an executor that is not to be had here.
+
+    Raises:
+        OntogenyError: torch has no such device, or Ray is not installed; says what to do.
+    """
+    from ontogeny.execution.devices import check_device
+    from ontogeny.execution.ray_executor import import_ray
+
+    if params.execution.executor == "ray":
+        import_ray()
+    elif params.execution.device != "cpu":
+        check_device(params.execution.device)
+
+
 def check_suite(study: Study) -> None:
     """Refuse a suite that cannot be had: unknown models or steps, no tokenizer, another one; nothing is downloaded.
 

@@ -50,11 +50,15 @@ def _find(study: Study, source: CheckpointSource) -> dict[str, Checkpoints]:
     return found
 
 
+def trainings_of(study: Study, source: TrainedSource) -> list[Training]:
+    """The work on each member, the largest first."""
+    members = sorted(study.params.suite.members, key=source.cost, reverse=True)
+    return [Training(source, member, study.places.cache / "training") for member in members]
+
+
 def _train(study: Study, source: TrainedSource) -> dict[str, Checkpoints]:
     """Train what has not been trained, and copy all checkpoints into data/."""
-    params = study.params
-    members = sorted(params.suite.members, key=source.cost, reverse=True)
-    trainings = [Training(source, member, study.places.cache / "training") for member in members]
+    trainings = trainings_of(study, source)
     due = [training for training in trainings if not is_complete(training)]
     jobs = [training_job(training) for training in due]
     with progress_of("Training", jobs) as progress:

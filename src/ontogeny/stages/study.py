@@ -148,14 +148,28 @@ class StageModule(Protocol):
         ...
 
 
+def stages_until(name: str) -> tuple[str, ...]:
+    """The stages up to and with `name`.
+
+    Raises:
+        OntogenyError: there is no such stage.
+    """
+    _require_stage(name)
+    return STAGES[: STAGES.index(name) + 1]
+
+
+def _require_stage(name: str) -> None:
+    if name not in STAGES:
+        raise OntogenyError(f"There is no stage {name!r}; choose from {', '.join(STAGES)}.")
+
+
 def run_stage(name: str, item: str | None, folder: Path) -> None:
     """Run one stage of the study in `folder`; a second run of the same stage waits.
 
     Raises:
         OntogenyError: no such stage, or the item is missing or too much.
     """
-    if name not in STAGES:
-        raise OntogenyError(f"There is no stage {name!r}; choose from {', '.join(STAGES)}.")
+    _require_stage(name)
     if (item is None) == (name in MATRIX):
         raise OntogenyError(
             f"Stage {name!r} {'needs an item (a task or a member)' if item is None else 'has no items'}."
