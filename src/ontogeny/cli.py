@@ -6,7 +6,6 @@ else. Heavy imports happen inside the commands.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 INCOMPLETE = 3
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 QUIET = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -61,17 +59,19 @@ def main() -> None:
     except OntogenyError as error:
         typer.echo(f"ontogeny: {error}", err=True)
         sys.exit(REFUSED)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
+    except KeyboardInterrupt:
+        typer.echo("ontogeny: interrupted; the next run goes on from here.", err=True)
+        sys.exit(130)
+    except Exception as error:
+        from ontogeny.execution.disk import is_full
+
+        if not is_full(error):
             raise
-        where = f" ({error.filename})" if error.filename else ""
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         typer.echo(
             f"ontogeny: the disk is full{where}: make room and run the same again; what is done is kept.", err=True
         )
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("ontogeny: interrupted; the next run goes on from here.", err=True)
-        sys.exit(130)
 
 
 @app.callback()
@@ -88,6 +88,7 @@ def study(
     ] = None,
 ) -> None:
     """Check the params, bring everything up to date, publish to MLflow, and print the summary."""
+    from ontogeny.execution.disk import full_disk, hardly_any_left
     from ontogeny.execution.locks import held
     from ontogeny.stages import reproduce
     from ontogeny.stages.check import check_machine, check_params, check_suite
@@ -99,13 +100,15 @@ def study(
     check_params(chosen.params)
     check_machine(chosen.params)
     check_suite(chosen)
-    open_store(chosen.places.project, chosen.params.tracking.uri)
+    open_store(chosen.places.project, chosen.params.tracking.uri).refuse_newer()
     if not chosen.places.is_profile and reproduce.differs_from_head(chosen.places.project, "params.yaml"):
         log.info("params.yaml differs from git's HEAD; `git checkout params.yaml` restores it.")
     with held(chosen.places.lock("study"), "ontogeny study"):
         started = time.monotonic()
         code = reproduce.reproduce(chosen, targets)
         if code != 0:
+            if hardly_any_left(chosen.places.study):
+                raise full_disk(str(chosen.places.study))
             typer.echo("ontogeny: the pipeline stopped, see above; what is done is kept.", err=True)
             raise typer.Exit(1)
         if until is not None:

@@ -24,6 +24,10 @@ def stumble(**_: object) -> None:
     raise ZeroDivisionError("oops")
 
 
+def fill_disk(**_: object) -> None:
+    raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
 def die_once(path: Path, **_: object) -> None:
     """Killed the first time, well the second."""
     if not path.exists():

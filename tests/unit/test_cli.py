@@ -3,8 +3,11 @@
 import errno
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,20 @@ def test_bad_params_are_refused_before_any_work(
     assert everything(project) == before
 
 
+def test_a_store_of_a_newer_mlflow_is_refused_before_any_work(project: Path) -> None:
+    database = project / "mlruns" / "mlflow.db"
+    database.parent.mkdir()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("create table alembic_version (version_num text)")
+        connection.execute("insert into alembic_version values ('ffffffffffff')")
+        connection.commit()
+    before = everything(project)
+    done = ontogeny(project, "study", MLFLOW_TRACKING_URI=f"sqlite:///{database}")
+    assert done.returncode == 2
+    assert "was written by a newer MLflow" in done.stderr
+    assert everything(project) == before
+
+
 def test_outside_a_project_it_says_where_to_go(tmp_path: Path) -> None:
     done = ontogeny(tmp_path, "study")
     assert done.returncode == 2
@@ -121,20 +138,35 @@ def test_telemetry_is_off_unless_the_user_turned_it_on() -> None:
         assert done.stdout.strip() == expected
 
 
-def test_a_full_disk_is_said_and_other_errors_are_not_hidden(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+FULL = os.strerror(errno.ENOSPC)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "no", "data/big.bin"), "the disk is full (data/big.bin): make room"),
+        (shutil.Error([("a", "b", f"[Errno {errno.ENOSPC}] {FULL}: 'a' -> 'b'")]), "the disk is full: make room"),
+        (RuntimeError(f"I/O error: {FULL} (os error {errno.ENOSPC})"), "the disk is full: make room"),
+    ],
+)
+def test_a_full_disk_is_said_whoever_noticed_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
 ) -> None:
-    def fails(number: int) -> None:
-        def app() -> None:
-            raise OSError(number, "no", "data/big.safetensors")
-
-        monkeypatch.setattr(cli, "app", app)
-
-    fails(errno.ENOSPC)
+    monkeypatch.setattr(cli, "app", failing(error))
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
-    assert "the disk is full (data/big.safetensors): make room" in capsys.readouterr().err
-    fails(errno.EACCES)
+    assert said in capsys.readouterr().err
+
+
+def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", failing(OSError(errno.EACCES, "no", "data/big.safetensors")))
     with pytest.raises(PermissionError):
         cli.main()
+
+
+def failing(error: Exception) -> Callable[[], None]:
+    def app() -> None:
+        raise error
+
+    return app

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ontogeny.core.errors import OntogenyError
+from ontogeny.execution.disk import is_full
 from ontogeny.execution.locks import held
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ def attempted(job: Job, report: Report) -> str | None:
     except OntogenyError as error:
         return " ".join(str(error).split())
     except Exception as error:
-        log.error("%s failed:\n%s", job.name, traceback.format_exc())
+        if not is_full(error):
+            log.error("%s failed:\n%s", job.name, traceback.format_exc())
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ontogeny.execution.disk import full_disk, says_full
 from ontogeny.execution.jobs import Job, Outcome, Progress
 
 if TYPE_CHECKING:
@@ -51,6 +52,20 @@ class _Counting:
         self.count += len(jobs)
         self.weights |= {job.name: job.weight for job in jobs}
 
+    def count_end(self, outcome: Outcome) -> None:
+        """A job has ended; one that failed is named.
+
+        Raises:
+            OSError: it failed because the disk is full, and so would all others.
+        """
+        self.ended += 1
+        self.shares[outcome.job.name] = 1.0
+        if outcome.error is None:
+            return
+        if says_full(outcome.error):
+            raise full_disk()
+        log.error("%s: %s failed: %s", self.title, outcome.job.name, outcome.error)
+
     @property
     def done(self) -> float:
         """Between 0 and 1."""
@@ -71,10 +86,7 @@ class LogProgress(_Counting):
 
     def finish(self, outcome: Outcome) -> None:
         """A job has ended."""
-        self.ended += 1
-        self.shares[outcome.job.name] = 1.0
-        if outcome.error is not None:
-            log.error("%s: %s failed: %s", self.title, outcome.job.name, outcome.error)
+        self.count_end(outcome)
         self._line(f"{outcome.job.name} done")
 
     def _line(self, note: str) -> None:
@@ -102,12 +114,9 @@ class BarProgress(_Counting):
 
     def finish(self, outcome: Outcome) -> None:
         """A job has ended."""
-        self.ended += 1
-        self.shares[outcome.job.name] = 1.0
         if outcome.job.name in self.tasks:
             self.bars.remove_task(self.tasks.pop(outcome.job.name))
-        if outcome.error is not None:
-            log.error("%s: %s failed: %s", self.title, outcome.job.name, outcome.error)
+        self.count_end(outcome)
         self._advance()
 
     def _advance(self) -> None:

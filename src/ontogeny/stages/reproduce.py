@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from ontogeny.core.errors import OntogenyError
 from ontogeny.execution.lifeline import die_with_parent
 from ontogeny.execution.places import Places
 from ontogeny.records.files import replacing
+from ontogeny.stages.mend import mend
 from ontogeny.stages.study import Study
 
 log = logging.getLogger(__name__)
@@ -94,27 +93,10 @@ def remove_stale(study: Study) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def drop_broken_lock(folder: Path) -> None:
-    """Remove a dvc.lock of which a kill left only a part: DVC writes it in place, and refuses half a file.
-
-    Without it every stage runs again, and finds its results in DVC's and our own caches.
-    """
-    path = folder / "dvc.lock"
-    if not path.exists():
-        return
-    try:
-        whole = isinstance(yaml.safe_load(path.read_text(encoding="utf-8"))["stages"], dict)
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
-        whole = False
-    if not whole:
-        log.warning("dvc.lock was cut short when DVC was killed: it is made anew from the caches.")
-        path.unlink()
-
-
 def reproduce(study: Study, arguments: Sequence[str] = ()) -> int:
     """`dvc repro` in the study's folder; its exit code. It ends when this process does."""
     study.timings.unlink(missing_ok=True)
-    drop_broken_lock(study.places.study)
+    mend(study.places.study)
     remove_stale(study)
     study.forget_failed()
     command = [sys.executable, "-m", "dvc", "repro", *arguments]

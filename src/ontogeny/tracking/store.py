@@ -10,11 +10,12 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.tracking.views import tasks_of_views, view_address
@@ -90,6 +91,24 @@ class Store:
         except OSError as error:
             return f"{self.uri}/health does not answer ({error})"
 
+    def refuse_newer(self) -> None:
+        """Refuse, before any work, a SQLite file whose tables the installed MLflow does not know; imports no MLflow.
+
+        Raises:
+            OntogenyError: the database was written by a newer MLflow.
+        """
+        mlflow = find_spec("mlflow")
+        if self.database is None or not self.database.exists() or mlflow is None or mlflow.origin is None:
+            return
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(self.database))}?mode=ro", uri=True)) as connection:
+                found = connection.execute("select version_num from alembic_version").fetchone()
+        except sqlite3.Error:
+            return  # No database of MLflow's: publishing says so.
+        known = Path(mlflow.origin).parent / "store" / "db_migrations" / "versions"
+        if found is not None and not any(known.glob(f"{found[0]}_*.py")):
+            raise _newer(self.uri, f"its tables are of revision {found[0]}")
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold this machine's lock for publishing to the store; wait for another publisher if need be."""
@@ -139,10 +158,7 @@ class Store:
         try:
             _upgrade_db(sqlalchemy.create_engine(self.uri))
         except CommandError as error:
-            raise OntogenyError(
-                f"{self.uri} was written by a newer MLflow ({error}): install that version, or move the file away and "
-                "run `ontogeny publish`, which writes it anew from data/."
-            ) from None
+            raise _newer(self.uri, str(error)) from None
         return MlflowClient(tracking_uri=self.uri)
 
     def _lock_file(self) -> Path:
@@ -152,6 +168,13 @@ class Store:
         folder = Path(tempfile.gettempdir()) / f"ontogeny-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder / f"publish-{hashlib.sha256(self.uri.encode()).hexdigest()[:16]}.lock"
+
+
+def _newer(uri: str, why: str) -> OntogenyError:
+    return OntogenyError(
+        f"{uri} was written by a newer MLflow ({why}): install that version, or move the file away and run "
+        "`ontogeny publish`, which writes it anew from data/."
+    )
 
 
 def open_store(project: Path, uri: str | None = None) -> Store:

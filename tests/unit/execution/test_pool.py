@@ -1,5 +1,6 @@
 """Workers: one thread each, failures are recorded, deaths cost one job."""
 
+import errno
 import logging
 from pathlib import Path
 
@@ -60,3 +61,15 @@ def test_a_log_tells_of_failures_and_of_the_end(caplog: pytest.LogCaptureFixture
         progress.finish(Outcome(jobs[1], None))
     assert "Analysing: a failed: cut short" in caplog.text
     assert "100 %, 2 of 2 jobs" in caplog.text
+
+
+def test_a_full_disk_ends_all_jobs_at_once(tmp_path: Path) -> None:
+    """It is no failure of one job: all that would follow would be listed as failed, too."""
+    jobs = [
+        Job("full", pool_jobs.fill_disk),
+        *(Job(f"next {i}", pool_jobs.write, (tmp_path / f"{i}",)) for i in (1, 2)),
+    ]
+    with pytest.raises(OSError, match="No space left") as caught:
+        run_jobs(jobs, 1, LogProgress("Training", jobs))
+    assert caught.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())

@@ -11,7 +11,6 @@ from ontogeny.execution.places import places_at
 from ontogeny.records import Failure
 from ontogeny.stages.reproduce import (
     Timing,
-    drop_broken_lock,
     prepare_profile,
     profile_file,
     profiles,
@@ -49,20 +48,6 @@ def test_what_the_params_no_longer_name_is_removed(study: Study) -> None:
     remove_stale(study)
     left = {str(path.relative_to(study.places.data)) for path in study.places.data.rglob("*") if path.is_file()}
     assert left == {"analyses/nano-s0/x", "tasks/ioi/x", "failures/checkpoints.json"}
-
-
-@pytest.mark.parametrize(
-    "left", ["", "schema: '2.0'\n", "schema: '2.0'\nstages:\n", "stages: {a: {cmd: 'x", "stages:\n\ta:"]
-)
-def test_half_a_lock_is_removed_and_a_whole_one_kept(tmp_path: Path, left: str) -> None:
-    path = tmp_path / "dvc.lock"
-    drop_broken_lock(tmp_path)
-    path.write_text("schema: '2.0'\nstages:\n  corpus:\n    cmd: x\n")
-    drop_broken_lock(tmp_path)
-    assert path.exists()
-    path.write_text(left)
-    drop_broken_lock(tmp_path)
-    assert not path.exists()
 
 
 def test_a_profile_is_a_folder_of_its_own_with_links_to_the_project(tmp_path: Path) -> None:

@@ -118,12 +118,16 @@ def test_a_store_that_goes_away_half_way_is_reported_and_finished_later(
 
 def test_a_database_of_a_newer_mlflow_is_refused_with_advice(tmp_path: Path, blank: Path) -> None:
     copy = tmp_path / "newer.db"
+    Store(f"sqlite:///{copy}").refuse_newer()
     with closing(sqlite3.connect(blank)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
+        Store(f"sqlite:///{copy}").refuse_newer()
         target.execute("update alembic_version set version_num = 'ffffffffffff'")
         target.commit()
     with pytest.raises(OntogenyError, match="newer MLflow"):
         publish(projection(small()), Store(f"sqlite:///{copy}"))
+    with pytest.raises(OntogenyError, match=r"newer MLflow .its tables are of revision ffffffffffff"):
+        Store(f"sqlite:///{copy}").refuse_newer()
 
 
 def test_command_of_the_ui(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
