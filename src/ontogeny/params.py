@@ -386,6 +386,22 @@ class AnalyseParams(Section):
     algorithm: AlgorithmParams = AlgorithmParams()
 
 
+class TransferParams(Section):
+    """Circuits and heads taken elsewhere (METHODS 8.2, 0.1 C2)."""
+
+    anchors: Annotated[int, Field(ge=1, le=64)] = 8
+    """Checkpoints, at most, whose circuits are evaluated at each other: the last, and those nearest to ..."""
+    octaves: Annotated[float, Field(gt=0)] = 0.5
+    """... so many octaves of training before it, twice as many, and so on."""
+    random_matchings: Annotated[int, Field(ge=1)] = 5
+    """Shuffles of the heads within layers: what a carried circuit is compared with."""
+    ablated_anchors: Annotated[int, Field(ge=0)] = 3
+    """At the last so many anchors a role's heads are ablated ..."""
+    ablated_sets: Annotated[int, Field(ge=100)] = 100
+    """... beside so many other sets of heads of the same layers (fewer where there are no more)."""
+    seed: int = 0
+
+
 class SpaceParams(Section):
     """What a search for settings may choose from (names as in `attribution` and `search`)."""
 
@@ -557,6 +573,7 @@ class Params(Section):
     datasets: DatasetsParams
     checkpoints: CheckpointsParams | HubParams | FolderParams
     analyse: AnalyseParams
+    transfer: TransferParams
     tune: TuneParams
     trajectory: TrajectoryParams
     figures: FiguresParams

@@ -23,6 +23,7 @@ MEMBERS = ("nano-s0", "micro-s0")
 STAGES = (
     *(f"datasets@{task}" for task in TASKS),
     *(f"analyse@{member}" for member in MEMBERS),
+    *(f"transfer@{member}" for member in MEMBERS),
     *(f"tune@{task}" for task in TASKS),
 )
 FAILED = "data/failures/analyse-micro-s0.json"
@@ -171,7 +172,7 @@ def test_killed_at_bad_moments_it_ends_with_the_same_hashes(clone: Clone) -> Non
     assert "trying again" in (clone.root / ".cache" / "log.txt").read_text()
 
     assert lock(clone.root) == lock(clone.profile)
-    for name in ("analyses", "studies", "trajectories", "figures"):
+    for name in ("analyses", "transfer", "studies", "trajectories", "figures"):
         assert files(clone.root / "data" / name) == files(clone.profile / "data" / name)
     assert sorted(fingerprints(clone)) == published
 
@@ -209,7 +210,8 @@ def test_an_analysis_setting_retrains_nothing(clone: Clone) -> None:
     done = clone.run("dvc", "exp", "run", "-S", "analyse.attribution.steps=3", "--name", "three-steps")
     assert done.returncode == 0, done.stderr
     ran = set(re.findall(r"Running stage '(.*)'", done.stdout))
-    assert ran == {"analyse@nano-s0", "analyse@micro-s0", "trajectory", "figures"}
+    of_members = {f"{stage}@{member}" for stage in ("analyse", "transfer") for member in MEMBERS}
+    assert ran == {*of_members, "trajectory", "figures"}
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
     rows = list(csv.DictReader(clone.run("dvc", "exp", "show", "--csv").stdout.splitlines()))
     (row,) = [row for row in rows if row["Experiment"] == "three-steps"]

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
+ROLES_OF_TASKS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ioi": ("name_mover", "copy_suppression", "s_inhibition", "induction", "duplicate_token"),
+    "greater_than": ("successor", "induction"),
+}
+"""The roles that a task's circuit is said to need (the paper's Figures 2 and 4): what C2 is about."""
 HeadScores = Float[Tensor, "layers heads"]
 Head = tuple[int, int]
 """Layer and head, as in ``a5.h2``."""

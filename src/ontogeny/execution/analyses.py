@@ -6,7 +6,8 @@ facts, and at the last checkpoint of a member its examination. Each is cached un
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -194,21 +195,15 @@ def analyse(work: Work, report: Report) -> None:
     """
     if work.is_done:
         return
-    with work.source.opened(work.ref) as folder:
-        subject = load_subject(
-            folder,
-            device=work.device,
-            dtype=DTYPES[work.settings.precision],
-            tokenizer=None if work.tokenizer_file is None else FileTokenizer(work.tokenizer_file),
-        )
+    with opened_checkpoint(work) as subject:
         _analyse_subject(work, subject, report)
 
 
 def _analyse_subject(work: Work, subject: Subject, report: Report) -> None:
     jobs = work.jobs
-    batches = {task: tokenize_splits(subject, _dataset(path)) for task, path in work.datasets.items()}
+    batches = {task: tokenize_splits(subject, dataset_at(path)) for task, path in work.datasets.items()}
     report(0.0, "roles")
-    roles = _analyse_roles(work, subject)
+    roles = analyse_missing_roles(work, subject)
     for place, task in enumerate(work.datasets):
         report((place + 1) / (len(batches) + 1), task)
         _analyse_task(work, subject, task, batches[task], roles)
@@ -221,23 +216,40 @@ def _analyse_subject(work: Work, subject: Subject, report: Report) -> None:
         jobs.store(work.model, subject.facts)
 
 
-def _analyse_roles(work: Work, subject: Subject) -> dict[str, RoleScores]:
-    """Every role; each is measured only if it is missing."""
+@contextmanager
+def opened_checkpoint(work: Work) -> Iterator[Subject]:
+    """The model of a checkpoint, while its files are there.
+
+    Raises:
+        BadCheckpoint: it cannot be read, or is not the one that the reference names.
+    """
+    with work.source.opened(work.ref) as folder:
+        yield load_subject(
+            folder,
+            device=work.device,
+            dtype=DTYPES[work.settings.precision],
+            tokenizer=None if work.tokenizer_file is None else FileTokenizer(work.tokenizer_file),
+        )
+
+
+def analyse_missing_roles(work: Work, subject: Subject, ioi: TaskDataset | None = None) -> dict[str, RoleScores]:
+    """Every role; each is measured, and kept, only if it is missing. `ioi`: prompts instead of those in `datasets`."""
     material: Material | None = None
     found: dict[str, RoleScores] = {}
     for name, key in work.roles.items():
         known: RoleScores | None = work.jobs.load(RoleScores, key)
         if known is None:
-            material = material or _material(work, subject)
+            material = material or _material(work, subject, ioi)
             known = analyse_role(ROLES[name], subject, material, found, work.settings)
             work.jobs.store(key, known)
         found[name] = known
     return found
 
 
-def _material(work: Work, subject: Subject) -> Material:
-    ioi = work.datasets.get(IOI)
-    return Material(None if ioi is None else _dataset(ioi), _text(work, subject))
+def _material(work: Work, subject: Subject, ioi: TaskDataset | None) -> Material:
+    folder = work.datasets.get(IOI)
+    prompts = dataset_at(folder) if ioi is None and folder is not None else ioi
+    return Material(prompts, _text(work, subject))
 
 
 def _text(work: Work, subject: Subject) -> Texts | None:
@@ -270,7 +282,7 @@ def _analyse_task(work: Work, subject: Subject, task: str, batches: Batches, rol
         stability = analyse_stability(subject, batches, scores, circuit, settings, search=search)
         jobs.store(keys["stability"], stability)
     if "verification" in keys and keys["verification"] not in jobs:
-        dataset = _dataset(work.datasets[task])
+        dataset = dataset_at(work.datasets[task])
         checks = analyse_verification(subject, dataset, batches, scores, circuit, roles, settings)
         jobs.store(keys["verification"], checks)
     if "algorithm" in keys and keys["algorithm"] not in jobs:
@@ -329,5 +341,6 @@ def _section(settings: Mapping[str, Any], name: str) -> Any:
 
 
 @lru_cache(maxsize=16)
-def _dataset(folder: Path) -> TaskDataset:
+def dataset_at(folder: Path) -> TaskDataset:
+    """A data set, read once a process."""
     return read_dataset(folder)

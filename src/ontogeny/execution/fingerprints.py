@@ -11,7 +11,7 @@ import json
 from functools import cache
 from importlib.metadata import version
 
-VERSIONS = {"training": "1", "examination": "1", "tuning": "1"}
+VERSIONS = {"training": "1", "examination": "1", "tuning": "1", "transfer": "1"}
 """Raised when the same settings give other results; those of the analyses are in `ontogeny.analysis`. A test holds all
 of them against the sources."""
 

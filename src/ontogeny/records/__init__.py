@@ -14,21 +14,25 @@ from ontogeny.records.files import (
     write_tensors,
 )
 from ontogeny.records.member import MANIFEST, Failure, MemberRecord, read_member, write_member
+from ontogeny.records.transfer import TransferRecord, read_transfer, write_transfer
 from ontogeny.records.values import pack, unpack
 
 __all__ = [
     "MANIFEST",
     "Failure",
     "MemberRecord",
+    "TransferRecord",
     "pack",
     "read_json",
     "read_member",
     "read_table",
     "read_tensors",
+    "read_transfer",
     "replacing",
     "unpack",
     "write_json",
     "write_member",
     "write_table",
     "write_tensors",
+    "write_transfer",
 ]

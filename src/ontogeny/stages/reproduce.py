@@ -80,9 +80,11 @@ def prepare_profile(places: Places, params_file: Path) -> None:
 def remove_stale(study: Study) -> None:
     """Remove results of members and tasks that are no longer in params.yaml: folders that stages read as a whole."""
     members, tasks = set(study.params.suite.members), set(study.params.datasets.tasks)
-    failures = {*(f"analyse-{member}.json" for member in members), *(f"tune-{task}.json" for task in tasks)}
+    failures = {f"{stage}-{member}.json" for stage in ("analyse", "transfer") for member in members}
+    failures |= {f"tune-{task}.json" for task in tasks}
     for folder, wanted in (
         (study.places.data / "analyses", members),
+        (study.places.data / "transfer", members),
         (study.places.data / "tasks", tasks),
         (study.places.data / "studies", tasks),
         (study.failures, {"checkpoints.json", *failures}),

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STAGES = ("corpus", "datasets", "checkpoints", "analyse", "tune", "trajectory", "figures")
+STAGES = ("corpus", "datasets", "checkpoints", "analyse", "transfer", "tune", "trajectory", "figures")
 """In order. Each is a module here, a stage of dvc.yaml and a section of params.yaml."""
-MATRIX = ("datasets", "analyse", "tune")
+MATRIX = ("datasets", "analyse", "transfer", "tune")
 """Stages that are run once an item: a task, a member."""
 
 
@@ -76,6 +76,10 @@ class Study:
     def analyses(self, member: str) -> Path:
         """A member's record."""
         return self.places.data / "analyses" / member
+
+    def transfers(self, member: str) -> Path:
+        """A member's circuits at other checkpoints and in other seeds."""
+        return self.places.data / "transfer" / member
 
     def tuned(self, task: str) -> Path:
         """A task's study over settings."""

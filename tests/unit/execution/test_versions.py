@@ -41,9 +41,10 @@ MADE_OF = {
     "verification": ("algorithm/verification.py", "algorithm/metrics.py"),
     "algorithm": ("algorithm", "patching/path_patching.py", "components/base.py", "components/s_inhibition.py"),
     "examination": ("execution/examination.py", "tasks/probes.py"),
+    "transfer": ("transfer", "execution/transfers.py", "core/circuit.py", "core/faithfulness.py"),
     "tuning": ("tuning/bench.py", "tuning/cost.py", "core/stability.py"),
 }
-STAGES = {"training": "checkpoints", "tuning": "tune"}
+STAGES = {"training": "checkpoints", "tuning": "tune", "transfer": "transfer"}
 """Where each is computed; all others in `analyse`."""
 
 
