@@ -28,7 +28,9 @@ from ontogeny.core.results import (
     TaskAnalysis,
 )
 from ontogeny.core.roles import RoleScores
-from ontogeny.records import MemberRecord
+from ontogeny.core.transfer import HeadAblation
+from ontogeny.records import MemberRecord, TransferRecord
+from ontogeny.series import TASK_OF
 
 GRAPH = GraphSpec(2, 2)
 HEADS = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -94,9 +96,15 @@ def records(suite: Suite, null: float = 30.0) -> list[MemberRecord]:
     ]
 
 
-def beaten(suite: Suite) -> dict[tuple[str, str], float]:
+def ablated(suite: Suite) -> list[TransferRecord]:
     """Ablating the role's heads costs more than all matched sets."""
-    return {(role, member): 1.0 for role in ROLES for member in suite.task}
+    last = len(X) - 1
+    found = tuple(
+        HeadAblation(TASK_OF[r], r, last, "measured", "", ((0, 0),), 1.0, 0.5, 100, 100, 0.1, 0.3, 1.0)
+        for r in ROLES
+        if r in TASK_OF
+    )
+    return [TransferRecord("ladder", member, (last,), (), found, ()) for member in suite.task]
 
 
 def _checkpoint(suite: Suite, member: str, index: int, null: float) -> CheckpointAnalysis:

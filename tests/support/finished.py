@@ -10,10 +10,11 @@ import yaml
 
 from ontogeny.execution.places import places_at
 from ontogeny.params import load_params
-from ontogeny.records import MemberRecord, write_member
+from ontogeny.records import MemberRecord, write_member, write_transfer
 from ontogeny.series import follow
 from ontogeny.stages.study import Study
 from ontogeny.stages.trajectory import write_trajectory
+from support.synthetic_transfers import transfers
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,5 +34,8 @@ def finished(folder: Path, records: Sequence[MemberRecord], *, threshold: float 
     study = Study(load_params(folder / "params.yaml"), places_at(folder))
     for record in records:
         write_member(study.analyses(record.member), record)
-    write_trajectory(study.trajectories, follow(records, study.params.trajectory))
+    carried = transfers(records)
+    for each in carried:
+        write_transfer(study.transfers(each.member), each)
+    write_trajectory(study.trajectories, follow(records, study.params.trajectory, transfers=carried))
     return study

@@ -52,19 +52,20 @@ NAN = math.nan
 
 
 def study(
-    scales: Sequence[str] = tuple(SCALES), steps: Sequence[int] = STEPS, tasks: Sequence[str] = TASKS
+    scales: Sequence[str] = tuple(SCALES), steps: Sequence[int] = STEPS, tasks: Sequence[str] = TASKS, seeds: int = 1
 ) -> tuple[MemberRecord, ...]:
-    """A record a scale."""
-    return tuple(member(scale, steps, tasks) for scale in scales)
+    """A record a scale and seed."""
+    return tuple(member(scale, steps, tasks, seed=seed) for scale in scales for seed in range(seeds))
 
 
 def member(
-    scale: str, steps: Sequence[int] = STEPS, tasks: Sequence[str] = TASKS, *, setting: str = "m=5"
+    scale: str, steps: Sequence[int] = STEPS, tasks: Sequence[str] = TASKS, *, setting: str = "m=5", seed: int = 0
 ) -> MemberRecord:
-    """One member, seed 0. `setting` only changes the fingerprints."""
-    analyses = tuple(_checkpoint(scale, step, tasks) for step in steps)
-    prints = {(s, t): _digest(f"{scale}/{s}/{t}/{setting}") for s in steps for t in tasks}
-    return MemberRecord("ladder", f"{scale}-s0", analyses, prints)
+    """One member. `setting` only changes the fingerprints; later seeds have other edge scores, and learn later."""
+    analyses = tuple(_checkpoint(scale, step, tasks, seed) for step in steps)
+    name = f"{scale}-s{seed}"
+    prints = {(s, t): _digest(f"{scale if seed == 0 else name}/{s}/{t}/{setting}") for s in steps for t in tasks}
+    return MemberRecord("ladder", name, analyses, prints)
 
 
 def with_failure(record: MemberRecord, step: int) -> MemberRecord:
@@ -73,16 +74,17 @@ def with_failure(record: MemberRecord, step: int) -> MemberRecord:
     return MemberRecord(record.suite, record.member, record.analyses, record.fingerprints, (failure,))
 
 
-def _checkpoint(scale: str, step: int, tasks: Sequence[str]) -> CheckpointAnalysis:
+def _checkpoint(scale: str, step: int, tasks: Sequence[str], seed: int = 0) -> CheckpointAnalysis:
+    name = f"{scale}-s{seed}"
     ref = CheckpointRef(
-        "ladder", f"{scale}-s0", scale, 0, step, step * TOKENS_A_STEP, f"data/checkpoints/{scale}-s0/step{step}",
-        _digest(f"weights {scale} {max(step, 1)}"),
+        "ladder", name, scale, seed, step, step * TOKENS_A_STEP, f"data/checkpoints/{name}/step{step}",
+        _digest(f"weights {scale if seed == 0 else name} {max(step, 1)}"),
     )  # fmt: skip
     found = roles(scale, step)
     return CheckpointAnalysis(
         ref,
         SCALES[scale],
-        {task: _task(scale, step, task) for task in tasks},
+        {task: _task(scale, step, task, seed) for task in tasks},
         found,
         {name: _holders(scores) for name, scores in found.items()},
         algorithm(scale, step) if "ioi" in tasks else None,
@@ -170,15 +172,15 @@ def _repair(scale: str, step: int, heads: dict[str, tuple[Head, ...]]) -> tuple[
     return tuple(found)
 
 
-def _task(scale: str, step: int, task: str) -> TaskAnalysis:
+def _task(scale: str, step: int, task: str, seed: int = 0) -> TaskAnalysis:
     model, place, size = SCALES[scale], TASKS.index(task), list(SCALES).index(scale)
-    onset = 100 * 1.7**place * 1.5 ** (3 - size)
+    onset = 100 * 1.7**place * 1.5 ** (3 - size) * 1.1**seed
     top = (0.25, 0.8, 0.95, 1.0)[size] * (3.0, 2.6, 0.85, 0.8)[place]
     wobble = 0.04 * math.sin(3.1 * step + place) - 0.12 * math.exp(-((math.log((step + 1) / onset) / 0.5) ** 2))
     metric = top / (1 + (onset * 1.4 / (step + 1)) ** 3) + top * wobble
     width = 0.08 * top + 0.05
     splits = {split: _behaviour(metric + 0.01 * i, width, top) for i, split in enumerate(SPLITS)}
-    scores = _scores(model.graph, scale, step, place)
+    scores = _scores(model.graph, scale if seed == 0 else f"{scale}-s{seed}", step, place)
     circuit = _circuit(scores, metric, width, step, place, size)
     checks = None if circuit.circuit is None else Verification({"mlp_share": 0.3 + 0.1 * place}, {}, {}, {})
     return TaskAnalysis(

@@ -34,9 +34,11 @@ from ontogeny.series.size import size_correlations, size_points
 from ontogeny.series.summary import dvc_metrics, summary
 from ontogeny.series.table import COLUMNS, final_step, headline, tidy
 from ontogeny.series.trajectory import Trajectory, follow
+from ontogeny.series.transfer import COMPARED, ablation_table, alikeness, sets_beaten, transfer_measures, transfer_table
 
 __all__ = [
     "COLUMNS",
+    "COMPARED",
     "HEADLINE_SPLITS",
     "METRICS",
     "TASK_OF",
@@ -49,7 +51,9 @@ __all__ = [
     "Survival",
     "Trajectory",
     "Verdict",
+    "ablation_table",
     "algorithm_quantity",
+    "alikeness",
     "behaviour_quantity",
     "change_table",
     "circuit_change",
@@ -83,6 +87,7 @@ __all__ = [
     "role_table",
     "role_turnover",
     "scale_colours",
+    "sets_beaten",
     "similarity",
     "similarity_quantity",
     "size_correlations",
@@ -91,4 +96,6 @@ __all__ = [
     "summary",
     "survival",
     "tidy",
+    "transfer_measures",
+    "transfer_table",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,7 +11,7 @@ import pandas as pd
 from ontogeny.core.circuit import Selection
 from ontogeny.core.results import ModelFacts
 from ontogeny.params import TrajectoryParams
-from ontogeny.records import MemberRecord
+from ontogeny.records import MemberRecord, TransferRecord
 from ontogeny.series.claims import Evidence, claims_table, judge
 from ontogeny.series.emergence import Emergence, emergence_table, emergences
 from ontogeny.series.fluctuation import change_table, fluctuation_table, fluctuations
@@ -23,6 +23,7 @@ from ontogeny.series.similarity import similarity
 from ontogeny.series.size import size_correlations, size_points
 from ontogeny.series.summary import summary
 from ontogeny.series.table import headline, tidy
+from ontogeny.series.transfer import ablation_table, alikeness, sets_beaten, transfer_measures, transfer_table
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Trajectory:
     """The tables of a study."""
 
     table: pd.DataFrame
-    """Tidy: one row a checkpoint, task and quantity; similarity and turnover of roles included."""
+    """Tidy: one row a checkpoint, task and quantity; similarity, turnover of roles and transfer included."""
     heads: pd.DataFrame
     """One row a checkpoint, role and head."""
     onsets: pd.DataFrame
@@ -53,6 +54,12 @@ class Trajectory:
     """One row a member and task."""
     handovers: pd.DataFrame
     """One row for each time that a head lost a role."""
+    transfers: pd.DataFrame
+    """One row for each circuit in each model that it was carried to."""
+    ablations: pd.DataFrame
+    """One row a member, anchor, task and role: what the role's heads cost, beside sets of heads that match them."""
+    alikeness: pd.DataFrame
+    """One row a scale, task and kind of pair: over time against over seeds."""
     claims: pd.DataFrame
     """One row a verdict."""
 
@@ -63,7 +70,7 @@ def follow(
     *,
     confidence: float = 0.95,
     selection: Selection = "greedy",
-    beaten: Mapping[tuple[str, str], float] | None = None,
+    transfers: Sequence[TransferRecord] = (),
 ) -> Trajectory:
     """The tables of `records`.
 
@@ -72,8 +79,7 @@ def follow(
         params: onset, similarity and claims.
         confidence: of the behaviour's intervals.
         selection: how circuits of matched sizes are chosen; the study's own rule.
-        beaten: (role, member) -> share of layer-matched sets of heads whose ablation costs less than that of the
-            role's heads.
+        transfers: the members' circuits in other models, and their role heads ablated.
     """
     numbers = tidy(records)
     abilities = emergences(headline(numbers), params, confidence=confidence)
@@ -81,11 +87,12 @@ def follow(
     onsets, heads = emergence_table(abilities), role_table(records)
     changing = fluctuations(numbers[numbers["quantity"].isin([EDGES, NODES])], params, since=_starts(abilities))
     points = size_points(numbers, _models(records), abilities)
-    evidence = Evidence(numbers, abilities, roles, heads, points, beaten or {}, confidence)
+    carried, ablated = transfer_table(transfers, records), ablation_table(transfers, records)
+    evidence = Evidence(numbers, abilities, roles, heads, points, sets_beaten(ablated), confidence)
+    likeness = similarity(records, params, selection=selection)
+    parts = [numbers, likeness, role_turnover(records), transfer_measures(carried, ablated)]
     return Trajectory(
-        table=pd.concat(
-            [numbers, similarity(records, params, selection=selection), role_turnover(records)], ignore_index=True
-        ),
+        table=pd.concat(parts, ignore_index=True),
         heads=heads,
         onsets=onsets,
         role_onsets=role_onsets(roles),
@@ -97,6 +104,9 @@ def follow(
         size_correlations=size_correlations(points),
         summary=summary(numbers, onsets),
         handovers=handovers(records, params),
+        transfers=carried,
+        ablations=ablated,
+        alikeness=alikeness(carried),
         claims=claims_table(judge(evidence, params), params.claims),
     )
 

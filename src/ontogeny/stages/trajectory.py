@@ -12,7 +12,7 @@ from ontogeny.records.files import replacing, write_json
 from ontogeny.stages.study import Study
 
 if TYPE_CHECKING:
-    from ontogeny.records import MemberRecord
+    from ontogeny.records import MemberRecord, TransferRecord
     from ontogeny.series import Trajectory
 
 _LARGE = ("table", "heads")
@@ -25,7 +25,11 @@ def run(study: Study, item: str | None) -> None:
 
     assert item is None
     confidence = study.params.analyse.behaviour.confidence
-    trajectory = follow(read_records(study), study.params.trajectory, confidence=confidence)
+    selection = study.params.analyse.search.selection
+    records, transfers = read_records(study), read_transfers(study)
+    trajectory = follow(
+        records, study.params.trajectory, confidence=confidence, selection=selection, transfers=transfers
+    )
     write_trajectory(study.trajectories, trajectory)
     write_json(study.claims, claims_tree(trajectory.claims))
     write_metrics(study.metrics, dvc_metrics(trajectory.summary) | claim_metrics(trajectory.claims))
@@ -37,6 +41,13 @@ def read_records(study: Study) -> list[MemberRecord]:
     from ontogeny.records import read_member
 
     return [read_member(study.analyses(member)) for member in study.params.suite.members]
+
+
+def read_transfers(study: Study) -> list[TransferRecord]:
+    """What the stage `transfer` found of all members."""
+    from ontogeny.records import read_transfer
+
+    return [read_transfer(study.transfers(member)) for member in study.params.suite.members]
 
 
 def write_trajectory(folder: Path, trajectory: Trajectory) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ontogeny.params import TrajectoryParams
 from ontogeny.series import Trajectory, claim_metrics, claims_tree, follow
 from ontogeny.series.claims import ALL, VERDICTS, texts
-from support.claim_suites import PLACES, Suite, beaten, random_models, real, records, shuffled
+from support.claim_suites import PLACES, Suite, ablated, random_models, real, records, shuffled
 
 PARAMS = TrajectoryParams(resamples=100)
 TIMED = ("C1", "C2", "C3", "C4", "C5")
@@ -19,7 +19,7 @@ SEEDS = range(4)
 
 
 def verdicts(suite: Suite, null: float = 30.0) -> pd.DataFrame:
-    followed: Trajectory = follow(records(suite, null), PARAMS, beaten=beaten(suite))
+    followed: Trajectory = follow(records(suite, null), PARAMS, transfers=ablated(suite))
     return followed.claims
 
 

@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from ontogeny.figures import FIGURES
-from ontogeny.records import MemberRecord, read_json, write_member
+from ontogeny.records import MemberRecord, read_json, write_member, write_transfer
 from ontogeny.records.member import Failure
 from ontogeny.stages import figures, trajectory
 from ontogeny.stages.study import Study, open_study
 from ontogeny.stages.summary import learning_table, main_table, probe_table, read_examination
 from support.synthetic_study import member, with_failure
+from support.synthetic_transfers import transfers
 
 ROOT = Path(__file__).parents[3]
 STEPS = (0, 8, 64, 256, 724, 1722)
@@ -32,8 +33,11 @@ def study(tmp_path: Path) -> Study:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
     study = open_study(tmp_path)
     deep = with_failure(member("deep", STEPS), 1024)
-    for record in (member("small", STEPS), deep, MemberRecord("ladder", "wide-s0", (), {}, (LOST,))):
+    records = (member("small", STEPS), deep, MemberRecord("ladder", "wide-s0", (), {}, (LOST,)))
+    for record in records:
         write_member(study.analyses(record.member), record)
+    for carried in transfers(records):
+        write_transfer(study.transfers(carried.member), carried)
     study.write_failures("analyse-deep-s0", deep.failures)
     study.write_failures("analyse-small-s0", [])
     return study
@@ -66,9 +70,11 @@ def test_tables_metrics_and_pictures_of_what_there_is(study: Study) -> None:
 def test_the_tables_survive_the_disk(study: Study, tmp_path: Path) -> None:
     from ontogeny.series import follow
 
-    followed = follow(trajectory.read_records(study), study.params.trajectory)
+    records, carried = trajectory.read_records(study), trajectory.read_transfers(study)
+    followed = follow(records, study.params.trajectory, transfers=carried)
     trajectory.write_trajectory(tmp_path / "tables", followed)
     back = trajectory.read_trajectory(tmp_path / "tables")
+    assert len(followed.transfers) == 64
     for name in trajectory.table_names():
         pd.testing.assert_frame_equal(getattr(back, name), getattr(followed, name))
 
