@@ -20,10 +20,11 @@ from ontogeny.core.pairs import PairBatch, Split, TaskDataset
 from ontogeny.core.results import IOI
 from ontogeny.core.roles import Head, RoleScores
 from ontogeny.core.transfer import HeadAblation, HeadMatch
-from ontogeny.execution.analyses import Work, analyse_missing_roles, dataset_at, load_checkpoint
+from ontogeny.execution.analyses import Work, analyse_missing_roles, dataset_at, opened_checkpoint
 from ontogeny.execution.cache import JobCache
 from ontogeny.execution.fingerprints import VERSIONS, fingerprint, torch_version
 from ontogeny.execution.pool import Job, Report
+from ontogeny.models.subject import Subject
 from ontogeny.params import TransferParams
 from ontogeny.patching import CircuitEvaluator
 from ontogeny.transfer import Carried, CarriedCircuit, ablate_roles, carry, carry_seeds, match_heads, role_vectors
@@ -99,7 +100,7 @@ class TransferWork:
             engine=CIRCUIT.version,
             torch=torch_version(),
             device=self.at.device.split(":")[0],
-            weights=self.at.ref.weights_digest,
+            weights=self.at.ref.identity,
             precision=self.at.settings.precision,
             **facts,
         )
@@ -131,7 +132,8 @@ def roles_job(work: Work) -> Job | None:
 def measure_roles(work: Work, report: Report) -> None:
     """Measure and keep the role vectors of a checkpoint (in a worker)."""
     report(0.0, "roles")
-    analyse_missing_roles(on_tune(work), load_checkpoint(work), tune_prompts(work))
+    with opened_checkpoint(work) as subject:
+        analyse_missing_roles(on_tune(work), subject, tune_prompts(work))
 
 
 def transfer_job(work: TransferWork) -> Job:
@@ -150,11 +152,16 @@ def transfer(work: TransferWork, report: Report) -> None:
     """
     if work.is_done:
         return
-    subject = load_checkpoint(work.at)
+    with opened_checkpoint(work.at) as subject:
+        _transfer(work, subject, report)
+
+
+def _transfer(work: TransferWork, subject: Subject, report: Report) -> None:
     matchings: dict[str, Matching] = {}
     if work.mates:
-        ours = analyse_missing_roles(on_tune(work.at), subject, tune_prompts(work.at))
-        matchings = {member: match_heads(*role_vectors(_roles(mate), ours)) for member, mate in work.mates.items()}
+        ours, graph = analyse_missing_roles(on_tune(work.at), subject, tune_prompts(work.at)), subject.graph
+        theirs = {member: _roles(mate) for member, mate in work.mates.items()}
+        matchings = {member: match_heads(*role_vectors(graph, roles, ours)) for member, roles in theirs.items()}
         if work.matching not in work.jobs:
             work.jobs.store(work.matching, _head_matches(work.at.ref.step, matchings))
     names = {member: matching.to for member, matching in matchings.items()}

@@ -45,7 +45,8 @@ def run(study: Study, item: str | None) -> None:
     due = [work for work in works if not work.is_done]
     first = [job for work in due for mate in work.mates.values() if (job := roles_job(mate)) is not None]
     batches = [jobs for jobs in (first, [transfer_job(work) for work in due]) if jobs]
-    with progress_of(f"Carrying circuits of {item}", batches[0] if batches else ()) as progress:
+    ahead = study.source.ahead([work.at.ref for work in due])
+    with ahead, progress_of(f"Carrying circuits of {item}", batches[0] if batches else ()) as progress:
         outcomes = run_jobs(_next_of(batches), study.params.execution.n_jobs, progress, lambda: _next_of(batches))
     errors = {outcome.job.name: outcome.error for outcome in outcomes if outcome.error is not None}
     failures = [
@@ -92,7 +93,7 @@ class _Side:
 def _side(study: Study, member: str) -> _Side:
     refs = read_checkpoints(study.checkpoints(member)).refs
     record, settings = read_member(study.analyses(member)), study.params.transfer
-    steps = [ref.step for ref in refs if ref.step not in record.duplicates]
+    steps = [ref.step for ref in refs if "circuits" in ref.analyses and ref.step not in record.duplicates]
     anchors = choose_anchors(steps, settings.anchors, settings.octaves)
     analyses = {analysis.ref.step: analysis for analysis in record.analyses}
     works = {work.ref.step: work for work in works_of(study, refs) if work.ref.step in analyses}

@@ -34,7 +34,7 @@ class Matching:
 
 
 def role_vectors(
-    source: Mapping[str, RoleScores], target: Mapping[str, RoleScores]
+    graph: GraphSpec, source: Mapping[str, RoleScores], target: Mapping[str, RoleScores]
 ) -> tuple[Float[np.ndarray, "layers heads roles"], Float[np.ndarray, "layers heads roles"]]:
     """Both models' heads as vectors, a number a role, in standard deviations over the heads of both.
 
@@ -48,8 +48,7 @@ def role_vectors(
         seen = both[np.isfinite(both)]
         if len(seen) and seen.std() > 0:
             columns.append(np.nan_to_num((both - seen.mean()) / seen.std(), nan=0.0))
-    shape = (2, *next(iter(source.values())).score.shape, 0) if source else (2, 0, 0, 0)
-    ours, theirs = np.stack(columns, axis=-1) if columns else np.zeros(shape)
+    ours, theirs = np.stack(columns, axis=-1) if columns else np.zeros((2, graph.n_layers, graph.n_heads, 0))
     return ours, theirs
 
 

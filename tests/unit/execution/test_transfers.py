@@ -10,6 +10,7 @@ from ontogeny.core.circuit import Circuit
 from ontogeny.core.graph import GraphSpec
 from ontogeny.execution.analyses import Work
 from ontogeny.execution.transfers import TransferWork, on_tune, transfer_job, tune_prompts
+from ontogeny.models.checkpoints import StudyFolders
 from ontogeny.params import TransferParams
 from ontogeny.records.datasets import read_checkpoints, read_dataset, write_dataset
 from ontogeny.stages.analyse import works_of
@@ -80,7 +81,7 @@ def at_step(work: TransferWork, step: int) -> Work:
 
 
 def test_what_changes_no_number_changes_no_fingerprint(work: TransferWork) -> None:
-    moved = dataclasses.replace(work.at, root=Path("/elsewhere"), baselines=not work.at.baselines)
+    moved = dataclasses.replace(work.at, source=StudyFolders(Path("/elsewhere")), baselines=not work.at.baselines)
     assert again(work, at=moved) == set()
     precise = dataclasses.replace(work.at, settings=work.at.settings.model_copy(update={"precision": "float64"}))
     assert again(work, at=precise) == {"carried", "seeds", "ablations", "matching"}

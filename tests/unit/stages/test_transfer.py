@@ -106,7 +106,7 @@ def test_again_nothing_is_computed_and_the_bytes_are_the_same(study: Study, monk
     monkeypatch.setitem(transfer.ROLES_OF_TASKS, TASK, ("previous_token", "name_mover"))  # type: ignore[misc]
     monkeypatch.setattr(transfer, "run_jobs", run_here)
 
-    monkeypatch.delattr(transfers, "load_checkpoint")
+    monkeypatch.delattr(transfers, "opened_checkpoint")
     folder = study.transfers("small-s0")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert set(before) == {"transfer.json", "transfers.parquet", "ablations.parquet", "matches.parquet"}

@@ -36,7 +36,7 @@ def shuffled(roles: dict[str, RoleScores], to: np.ndarray) -> dict[str, RoleScor
 
 
 def test_least_sum_of_squares_of_all_permutations() -> None:
-    source, target = role_vectors(random_roles(0), random_roles(1))
+    source, target = role_vectors(GRAPH, random_roles(0), random_roles(1))
     found = match_heads(source, target)
     for layer in range(3):
         costs = {
@@ -51,7 +51,7 @@ def test_least_sum_of_squares_of_all_permutations() -> None:
 def test_shuffled_heads_are_found_again_whatever_the_unit_of_a_role() -> None:
     to = np.array([[2, 0, 3, 1], [1, 0, 2, 3], [3, 2, 1, 0]])
     roles = random_roles(2)
-    found = match_heads(*role_vectors(roles, shuffled(roles, to)))
+    found = match_heads(*role_vectors(GRAPH, roles, shuffled(roles, to)))
     assert (found.to == to).all()
     assert found.distance == pytest.approx(0)
 
@@ -63,12 +63,13 @@ def test_roles_that_say_nothing_are_left_out() -> None:
         "lost": scores("lost", torch.full((3, 4), torch.nan), "undefined"),
     }
     with_gap = roles | {"gap": scores("gap", torch.tensor([[torch.nan, 1.0, 2.0, 3.0]] * 3))}
-    assert role_vectors(flat, flat)[0].shape == (3, 4, 3)
-    ours, _ = role_vectors(with_gap, with_gap)
+    assert role_vectors(GRAPH, flat, flat)[0].shape == (3, 4, 3)
+    ours, _ = role_vectors(GRAPH, with_gap, with_gap)
     assert ours.shape == (3, 4, 4)
     assert ours[:, 0, 3].tolist() == [0, 0, 0], "a score that was not measured is the mean"
     nothing = {"lost": flat["lost"]}
-    assert match_heads(*role_vectors(nothing, nothing)).to.tolist() == [[0, 1, 2, 3]] * 3
+    for roles in (nothing, {}):
+        assert match_heads(*role_vectors(GRAPH, roles, roles)).to.tolist() == [[0, 1, 2, 3]] * 3
 
 
 def test_a_renamed_circuit_has_the_same_edges_under_other_names() -> None:
