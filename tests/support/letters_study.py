@@ -19,7 +19,7 @@ import yaml
 
 from ontogeny.core.pairs import SPLITS, PromptPair, TaskDataset
 from ontogeny.core.results import CheckpointRef
-from ontogeny.execution.pool import Job, Outcome
+from ontogeny.execution.jobs import Job, Outcome
 from ontogeny.models.checkpoints import weights_digest
 from ontogeny.models.subject import subject_of
 from ontogeny.records.datasets import Checkpoints, write_checkpoints, write_dataset
@@ -114,16 +114,17 @@ def _letters(subject: Any) -> TaskDataset:
     return TaskDataset(TASK, "logit_diff", "other", 0, tokenizer.digest, splits)
 
 
-def run_here(
-    jobs: Sequence[Job], n_jobs: int | None, progress: object, more: Callable[[], Sequence[Job]] = tuple
-) -> list[Outcome]:
-    """Stands for `run_jobs`: the same in this process."""
-    del n_jobs, progress
-    outcomes: list[Outcome] = []
-    while jobs := list(jobs) or list(more()):
-        outcomes += [Outcome(job, _error(job)) for job in jobs]
-        jobs = ()
-    return outcomes
+class Here:
+    """Stands for an executor: does the jobs in this process."""
+
+    def run(self, jobs: Sequence[Job], progress: object, more: Callable[[], Sequence[Job]] = tuple) -> list[Outcome]:
+        """Outcomes in the jobs' order."""
+        del progress
+        outcomes: list[Outcome] = []
+        while jobs := list(jobs) or list(more()):
+            outcomes += [Outcome(job, _error(job)) for job in jobs]
+            jobs = ()
+        return outcomes
 
 
 def _error(job: Job) -> str | None:

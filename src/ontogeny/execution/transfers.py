@@ -23,7 +23,7 @@ from ontogeny.core.transfer import HeadAblation, HeadMatch
 from ontogeny.execution.analyses import Work, analyse_missing_roles, dataset_at, opened_checkpoint
 from ontogeny.execution.cache import JobCache
 from ontogeny.execution.fingerprints import VERSIONS, fingerprint, torch_version
-from ontogeny.execution.pool import Job, Report
+from ontogeny.execution.jobs import Job, Report
 from ontogeny.models.subject import Subject
 from ontogeny.params import TransferParams
 from ontogeny.patching import CircuitEvaluator

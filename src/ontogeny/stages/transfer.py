@@ -12,7 +12,7 @@ from ontogeny.core.results import CheckpointAnalysis
 from ontogeny.core.roles import ROLES_OF_TASKS, Head
 from ontogeny.core.transfer import HeadsOf, Transfer
 from ontogeny.execution.analyses import Work
-from ontogeny.execution.pool import Job, run_jobs
+from ontogeny.execution.jobs import Job
 from ontogeny.execution.progress import progress_of
 from ontogeny.execution.transfers import (
     TransferWork,
@@ -47,7 +47,7 @@ def run(study: Study, item: str | None) -> None:
     batches = [jobs for jobs in (first, [transfer_job(work) for work in due]) if jobs]
     ahead = study.source.ahead([work.at.ref for work in due])
     with ahead, progress_of(f"Carrying circuits of {item}", batches[0] if batches else ()) as progress:
-        outcomes = run_jobs(_next_of(batches), study.params.execution.n_jobs, progress, lambda: _next_of(batches))
+        outcomes = study.executor().run(_next_of(batches), progress, lambda: _next_of(batches))
     errors = {outcome.job.name: outcome.error for outcome in outcomes if outcome.error is not None}
     failures = [
         Failure(item, work.at.ref.step, work.at.ref.path, errors[transfer_job(work).name])
@@ -96,7 +96,7 @@ def _side(study: Study, member: str) -> _Side:
     steps = [ref.step for ref in refs if "circuits" in ref.analyses and ref.step not in record.duplicates]
     anchors = choose_anchors(steps, settings.anchors, settings.octaves)
     analyses = {analysis.ref.step: analysis for analysis in record.analyses}
-    works = {work.ref.step: work for work in works_of(study, refs) if work.ref.step in analyses}
+    works = {work.ref.step: work for work in works_of(study, member) if work.ref.step in analyses}
     return _Side(anchors, works, record, analyses)
 
 

@@ -12,7 +12,7 @@ from ontogeny.execution.analyses import Work
 from ontogeny.execution.transfers import TransferWork, on_tune, transfer_job, tune_prompts
 from ontogeny.models.checkpoints import StudyFolders
 from ontogeny.params import TransferParams
-from ontogeny.records.datasets import read_checkpoints, read_dataset, write_dataset
+from ontogeny.records.datasets import read_dataset, write_dataset
 from ontogeny.stages.analyse import works_of
 from ontogeny.stages.study import Study
 from ontogeny.transfer import CarriedCircuit
@@ -27,8 +27,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 def at(study: Study, member: str = "small-s0", step: int = 32) -> Work:
-    works = works_of(study, read_checkpoints(study.checkpoints(member)).refs)
-    return works[STEPS.index(step)]
+    return works_of(study, member)[STEPS.index(step)]
 
 
 def circuit(*edges: str) -> Circuit:

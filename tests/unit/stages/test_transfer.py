@@ -11,7 +11,7 @@ from ontogeny.records import Failure, MemberRecord, read_json, read_member, read
 from ontogeny.records.datasets import Checkpoints, write_checkpoints
 from ontogeny.stages import analyse, transfer
 from ontogeny.stages.study import Study
-from support.letters_study import STEPS, TASK, TO, damage, letters_study, run_here
+from support.letters_study import STEPS, TASK, TO, Here, damage, letters_study
 
 MEMBERS = ("small-s0", "small-s1")
 
@@ -21,8 +21,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Analysed, and carried."""
     study = letters_study(tmp_path_factory.mktemp("letters") / "study")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (analyse, transfer):
-            patch.setattr(module, "run_jobs", run_here)
+        patch.setattr(Study, "executor", lambda _: Here())
         patch.setitem(transfer.ROLES_OF_TASKS, TASK, ("previous_token", "name_mover"))  # type: ignore[misc]
         for member in MEMBERS:
             analyse.run(study, member)
@@ -104,7 +103,7 @@ def test_role_heads_are_ablated_at_the_last_anchors_where_the_task_is_learnt(stu
 
 def test_again_nothing_is_computed_and_the_bytes_are_the_same(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(transfer.ROLES_OF_TASKS, TASK, ("previous_token", "name_mover"))  # type: ignore[misc]
-    monkeypatch.setattr(transfer, "run_jobs", run_here)
+    monkeypatch.setattr(Study, "executor", lambda _: Here())
 
     monkeypatch.delattr(transfers, "opened_checkpoint")
     folder = study.transfers("small-s0")
@@ -116,7 +115,7 @@ def test_again_nothing_is_computed_and_the_bytes_are_the_same(study: Study, monk
 
 def test_a_damaged_anchor_fails_alone_and_is_done_again(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(transfer.ROLES_OF_TASKS, TASK, ("previous_token", "name_mover"))  # type: ignore[misc]
-    monkeypatch.setattr(transfer, "run_jobs", run_here)
+    monkeypatch.setattr(Study, "executor", lambda _: Here())
     folder, jobs = study.transfers("small-s0"), study.places.jobs
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     kept = jobs.with_name("kept")
