@@ -84,7 +84,7 @@ class CorpusParams(Section):
         "errand": 0.03,
         "sequence": 0.04,
         "years": 0.02,
-        "repeated_run": 0.05,
+        "repeated_run": 0.12,
     }
     """Share of each kind of sentence; only the ratios count."""
 
@@ -124,20 +124,13 @@ class ScaleParams(Section):
     heads: Annotated[int, Field(ge=1)]
     d_model: Annotated[int, Field(ge=8)]
 
-    @model_validator(mode="after")
-    def _heads_can_turn(self) -> Self:
-        if self.d_model % (8 * self.heads):
-            raise ValueError(
-                f"d_model must be a multiple of 8 x heads (a quarter of each head turns, in pairs), "
-                f"got d_model {self.d_model} with {self.heads} heads"
-            )
-        return self
-
 
 class CheckpointsParams(Section):
     """Training of the ladder (METHODS 11.5-11.6)."""
 
     scales: dict[str, ScaleParams]
+    rotary: Fraction = 1.0
+    """Share of each head that turns with position. Heads here are as wide as what turns in Pythia's (16 of 64)."""
     context: Annotated[int, Field(ge=128)] = 128
     """Tokens in a row; a row holds whole documents, and none attends to another."""
     batch: Annotated[int, Field(ge=1)] = 16
@@ -170,6 +163,17 @@ class CheckpointsParams(Section):
     even_count: Annotated[int, Field(ge=0)] = 10
     save_every: Annotated[int, Field(ge=1)] = 200
     """Steps between saves of the training state; in no result."""
+
+    @model_validator(mode="after")
+    def _heads_can_turn(self) -> Self:
+        for name, scale in self.scales.items():
+            turning = scale.d_model / scale.heads * self.rotary
+            if scale.d_model % scale.heads or turning % 2:
+                raise ValueError(
+                    f"scale {name!r}: heads must divide d_model, and what turns of each head (d_model / heads x rotary) "
+                    f"must be an even number of dimensions; got {scale.d_model} / {scale.heads} x {self.rotary:g}"
+                )
+        return self
 
 
 class CoverageParams(Section):

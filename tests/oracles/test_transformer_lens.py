@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ladder")
     build_corpus(CorpusParams(train_tokens=1000, held_out_tokens=1000), folder / "corpus")
     vocabulary = len(load_tokenizer(folder / "corpus").ids())
-    config = neox_config(ScaleParams(layers=2, heads=2, d_model=32), 128, vocabulary)
+    config = neox_config(ScaleParams(layers=2, heads=2, d_model=32), 128, vocabulary, 0.25)
     parameters = {name: 3 * value for name, value in initial_parameters(config, seed=0).items()}
     write_checkpoint(folder / "member", 0, parameters, config, folder / "corpus" / "tokenizer")
     return folder / "member" / "step0"

@@ -50,7 +50,7 @@ def train_member(
         torch.set_num_threads(1)
     stream = load_stream(corpus_dir)
     rows = pack(stream, settings.context)
-    config = neox_config(scale, settings.context, len(load_tokenizer(corpus_dir).ids()))
+    config = neox_config(scale, settings.context, len(load_tokenizer(corpus_dir).ids()), settings.rotary)
     parameters = initial_parameters(config, seed)
     parameters = {name: value.to(device).requires_grad_() for name, value in parameters.items()}
     optimiser = Optimiser(parameters, scale, settings)

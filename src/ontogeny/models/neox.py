@@ -17,7 +17,6 @@ from torch import Tensor
 from ontogeny.params import ScaleParams
 
 Parameters = dict[str, Tensor]
-ROTARY_FRACTION = 0.25
 ROTARY_BASE = 10000.0
 EPSILON = 1e-5
 
@@ -31,6 +30,8 @@ class NeoxConfig:
     d_model: int
     vocabulary: int
     context: int
+    rotary: float = 0.25
+    """Share of each head that turns with position; the default is Pythia's."""
 
     @property
     def d_head(self) -> int:
@@ -55,7 +56,7 @@ class NeoxConfig:
             "num_attention_heads": self.heads,
             "num_hidden_layers": self.layers,
             "rope_parameters": {
-                "partial_rotary_factor": ROTARY_FRACTION,
+                "partial_rotary_factor": self.rotary,
                 "rope_theta": ROTARY_BASE,
                 "rope_type": "default",
             },
@@ -66,9 +67,9 @@ class NeoxConfig:
         }
 
 
-def neox_config(scale: ScaleParams, context: int, vocabulary: int) -> NeoxConfig:
+def neox_config(scale: ScaleParams, context: int, vocabulary: int, rotary: float) -> NeoxConfig:
     """The model of a scale."""
-    return NeoxConfig(scale.layers, scale.heads, scale.d_model, vocabulary, context)
+    return NeoxConfig(scale.layers, scale.heads, scale.d_model, vocabulary, context, rotary)
 
 
 def initial_parameters(config: NeoxConfig, seed: int) -> Parameters:
@@ -137,14 +138,14 @@ def logits_at(
 
 
 def _rotary(tokens: int, config: NeoxConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    width = int(config.d_head * ROTARY_FRACTION)
+    width = int(config.d_head * config.rotary)
     rates = 1.0 / ROTARY_BASE ** (torch.arange(0, width, 2, device=device).float() / width)
     angles = torch.outer(torch.arange(tokens, device=device).float(), rates).repeat(1, 2)
     return angles.cos(), angles.sin()
 
 
 def _turn(x: Float[Tensor, "rows heads tokens d_head"], cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of the first quarter of each head, halves paired as GPT-NeoX pairs them."""
+    """Rotary embedding of each head's first dimensions, halves paired as GPT-NeoX pairs them."""
     width = cos.shape[-1]
     low, high, rest = x.split([width // 2, width // 2, x.shape[-1] - width], -1)
     c, s = cos[:, : width // 2], sin[:, : width // 2]

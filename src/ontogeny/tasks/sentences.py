@@ -241,17 +241,31 @@ def years(rng: random.Random, _: set[str]) -> str:
 
 
 def repeated_run(rng: random.Random, _: set[str]) -> str:
-    """Random words, 4 to 60 of them, said twice: the lag is uniform (METHODS 11.1)."""
-    run = " ".join(rng.choices(ORDINARY, k=rng.randint(4, 60)))
-    return f"~{run}~ {run}"
+    """Random words, 4 to 60 of them and no two alike, said twice; the second time each is decided (METHODS 11.1).
+
+    Lengths have weight 1 / length^2: heads learn to copy by content on short runs, and long ones make it hold at any
+    lag (docs/design/ladder.md).
+    """
+    run = rng.sample(ORDINARY, rng.choices(RUN_LENGTHS, _RUN_WEIGHTS)[0])
+    return f"~{''.join(run)}~" + "".join("*" + piece for piece in run)
 
 
-ORDINARY = tuple(dict.fromkeys((
-    *words.NAMES, *words.PLACES, *words.OBJECTS, *words.EVENTS, *words.ANIMATE, *words.INANIMATE, *words.ADJECTIVES,
-    *words.FRUITS, *words.TRADED, *words.SEQUENCES["days"], *words.SEQUENCES["months"],
-    *words.SEQUENCES["number_words"], *(form for pair in words.AGREEING_VERBS for form in pair),
-)))  # fmt: skip
-"""Words that random runs are drawn from."""
+RUN_LENGTHS = range(4, 61)
+_RUN_WEIGHTS = [1 / length**2 for length in RUN_LENGTHS]
+
+ORDINARY = (
+    *(" " + word for word in dict.fromkeys((
+        *words.NAMES, *words.PLACES, *words.OBJECTS, *words.EVENTS, *words.ANIMATE, *words.INANIMATE,
+        *(noun + "s" for noun in (*words.ANIMATE, *words.INANIMATE)), *words.ADJECTIVES, *words.FRUITS, *words.TRADED,
+        *(form for pair in (*words.AGREEING_VERBS, *words.RELATION_VERBS, *words.OBJECT_VERBS) for form in pair),
+        *(word for phrase in words.PHRASES for word in phrase.split()),
+        *words.PRONOUN.values(), *words.POSSESSIVE.values(), *words.CENTURIES,
+        *(item for items in words.SEQUENCES.values() for item in items if not (item.isdigit() and len(item) == 1)),
+        *"and went to the were at met gave lasted from year near behind beside on".split(),
+    ))),
+    *words.YEARS,
+)  # fmt: skip
+"""What random runs are made of: one token each, whatever stands beside it (so no single digits: two would be one)."""
 
 Sentence = Callable[[random.Random, set[str]], str]
 KINDS: dict[SentenceKind, Sentence] = {

@@ -63,7 +63,7 @@ def test_checkpoints_are_hugging_face_folders(trained: Path) -> None:
     assert not any(report.values())
     config = model.config
     assert (config.model_type, config.use_parallel_residual, config.tie_word_embeddings) == ("gpt_neox", True, False)
-    assert config.rope_parameters["partial_rotary_factor"] == 0.25
+    assert config.rope_parameters["partial_rotary_factor"] == SETTINGS.rotary
     tokenizer = AutoTokenizer.from_pretrained(trained / "out/step12")
     text = "So Paul is such a good cook, isn't he? In 1732, John."
     ids = tokenizer(text).input_ids
@@ -73,7 +73,7 @@ def test_checkpoints_are_hugging_face_folders(trained: Path) -> None:
 
 def test_our_forward_pass_is_hugging_faces(trained: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(trained / "out/step12").double()
-    config = neox.NeoxConfig(2, 2, 32, model.config.vocab_size, 128)
+    config = neox.NeoxConfig(2, 2, 32, model.config.vocab_size, 128, SETTINGS.rotary)
     named = {k.replace("lm_head", "embed_out"): v for k, v in model.state_dict().items()}
     ids = torch.randint(0, config.vocabulary, (3, 40), generator=torch.Generator().manual_seed(0))
     mask = torch.ones(40, 40, dtype=torch.bool).tril().expand(3, 1, 40, 40)
