@@ -63,7 +63,8 @@ class LadderSource:
 
         made = (self.corpus / "tokenizer" / "tokenizer.json").exists()
         words = load_tokenizer(self.corpus).ids() if made else {piece for text in lexicon() for piece in pieces(text)}
-        return neox_config(self.settings.scales[split_member(member)[0]], self.settings.context, len(words), self.settings.rotary)
+        scale, settings = self.settings.scales[split_member(member)[0]], self.settings
+        return neox_config(scale, settings.context, len(words), settings.rotary)
 
     def facts(self, member: str) -> dict[str, object]:
         """Scale, seed, schedule, the corpus' tokens and the kind of device."""
