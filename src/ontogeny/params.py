@@ -170,8 +170,8 @@ class CheckpointsParams(Section):
             turning = scale.d_model / scale.heads * self.rotary
             if scale.d_model % scale.heads or turning % 2:
                 raise ValueError(
-                    f"scale {name!r}: heads must divide d_model, and what turns of each head "
-                    f"(d_model / heads x rotary) must be an even number of dimensions; got {scale.d_model} / {scale.heads} x {self.rotary:g}"
+                    f"scale {name!r}: heads must divide d_model, and an even number of dimensions must turn in each "
+                    f"(d_model / heads x rotary); got {scale.d_model} / {scale.heads} x {self.rotary:g}"
                 )
         return self
 

@@ -261,7 +261,8 @@ ORDINARY = (
         *(word for phrase in words.PHRASES for word in phrase.split()),
         *words.PRONOUN.values(), *words.POSSESSIVE.values(), *words.CENTURIES,
         *(item for items in words.SEQUENCES.values() for item in items if not (item.isdigit() and len(item) == 1)),
-        "and", "went", "to", "the", "were", "at", "met", "gave", "lasted", "from", "year", "near", "behind", "beside", "on",
+        "and", "went", "to", "the", "were", "at", "met", "gave", "lasted", "from", "year", "near", "behind", "beside",
+        "on",
     ))),
     *words.YEARS,
 )  # fmt: skip
