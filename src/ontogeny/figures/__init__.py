@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from ontogeny.figures.algorithm import algorithm_rows, draw_algorithm, draw_repair, repair_rows
 from ontogeny.figures.algorithm_circuit import algorithm_circuit_rows, draw_algorithm_circuit
 from ontogeny.figures.bundle import draw_bundle, open_bundle
+from ontogeny.figures.claims import claim_rows, draw_claims
 from ontogeny.figures.curve import curve_rows, draw_curve, draw_final_curves, final_curve_rows
 from ontogeny.figures.diagram import diagram_rows, draw_diagram
+from ontogeny.figures.onset import draw_onsets, study_onset_rows
 from ontogeny.figures.overview import draw_overview, overview_rows
 from ontogeny.figures.roles import (
     component_rows,
@@ -26,6 +28,7 @@ from ontogeny.figures.roles import (
     head_rows,
     role_map_rows,
 )
+from ontogeny.figures.size import draw_size_scale, size_scale_rows
 from ontogeny.figures.style import Format, render, styled
 from ontogeny.figures.training import (
     behaviour_rows,
@@ -131,6 +134,24 @@ FIGURES: dict[str, FigureKind] = {
             "Likeness of consecutive checkpoints' edge scores, all edges, weighted by |score|.",
             lambda _, trajectory: weighted_jaccard_rows(trajectory),
             draw_jaccard,
+        ),
+        FigureKind(
+            "onsets",
+            "When each ability appears and when its heads do: a line a model, the interval of the onset.",
+            lambda _, trajectory: study_onset_rows(trajectory),
+            draw_onsets,
+        ),
+        FigureKind(
+            "size_against_scale",
+            "Mean size of the circuits after the onset against the model's parameters.",
+            lambda _, trajectory: size_scale_rows(trajectory),
+            draw_size_scale,
+        ),
+        FigureKind(
+            "claims",
+            "The paper's claims C1 to C12: verdicts, the statistic that decided, and why.",
+            lambda _, trajectory: claim_rows(trajectory),
+            draw_claims,
         ),
         FigureKind(
             "faithfulness",

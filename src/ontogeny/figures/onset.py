@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ontogeny.figures.roles import role_title
 from ontogeny.figures.style import (
     FAINT,
     INK,
@@ -27,16 +28,25 @@ from ontogeny.figures.style import (
     styled,
     token_axis,
 )
-from ontogeny.series import Emergence, Fluctuation, change_table, emergence_table
+from ontogeny.series import Emergence, Fluctuation, Trajectory, change_table, emergence_table
 
 _ONSET_COLUMNS: Final = ["status", "step", "tokens", "onset_tokens", "onset_low", "onset_high"]
+_ONSET_ROW: Final = ["suite", "member", "scale", "seed", "parameters", "task", "quantity", *_ONSET_COLUMNS]
 _KEYS: Final = ["suite", "member", "task", "quantity"]
 
 
 def onset_rows(found: Sequence[Emergence]) -> pd.DataFrame:
     """One row a series: the rule's answer, and the interval of its onset in tokens."""
-    table = emergence_table(found)
-    return _styled(table[["suite", "member", "scale", "seed", "parameters", "task", "quantity", *_ONSET_COLUMNS]])
+    return _styled(emergence_table(found)[_ONSET_ROW])
+
+
+def study_onset_rows(trajectory: Trajectory) -> pd.DataFrame:
+    """The same of a study's behaviours, then of the best head of each role (its panel is the role's name)."""
+    roles = trajectory.role_onsets
+    titles = pd.Series([f"role: {role_title(role)}" for role in roles["role"]], index=roles.index, dtype="str")
+    parts = [trajectory.onsets[_ONSET_ROW], roles.assign(task=titles, quantity="score of the best head")[_ONSET_ROW]]
+    kept = [part for part in parts if len(part)]
+    return _styled(pd.concat(kept, ignore_index=True)) if kept else pd.DataFrame()
 
 
 @drawn

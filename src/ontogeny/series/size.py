@@ -21,8 +21,8 @@ from ontogeny.series.quantities import CAP, EDGES, NODES
 Kind = Literal["pearson", "spearman"]
 WHAT: Final = ("edges", "nodes")
 AGAINST: Final = ("parameters", "log_parameters", "log_graph_edges")
-LEAST: Final = 4
-"""Points below which no interval is known (its standard error is 1 / sqrt(n - 3))."""
+LEAST: Final = 5
+"""Points below which nothing is said: even a perfect order of four has p = 1/12."""
 POINT_COLUMNS: Final = (
     "suite", "task", "scale", "layers", "heads", "d_model", "parameters", "graph_edges", "members", "without_onset",
     "checkpoints", "octaves", "censored", "other", "duplicates", "not_full", "edges", "nodes", "edges_variation",
@@ -104,7 +104,7 @@ def size_of(points: pd.DataFrame, against: str) -> np.ndarray:
 def correlation(x: np.ndarray, y: np.ndarray, kind: Kind) -> Correlation:
     """With a 95 % interval: Fisher's z, standard error 1 / sqrt(n - 3); of ranks sqrt((1 + r^2 / 2) / (n - 3)).
 
-    The second is Bonett and Wright's (2000). NaN for fewer than 4 points or where one side does not vary.
+    The second is Bonett and Wright's (2000). NaN for fewer than 5 points or where one side does not vary.
     """
     from scipy.stats import pearsonr, spearmanr
 

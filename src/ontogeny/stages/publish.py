@@ -7,6 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ontogeny.execution.fingerprints import fingerprint
 from ontogeny.execution.jobs import Job, Report
@@ -16,6 +17,9 @@ from ontogeny.records import MemberRecord, read_member, replacing
 from ontogeny.stages.study import Study
 from ontogeny.stages.trajectory import read_records, read_trajectory
 from ontogeny.tracking import Projection, PublishReport, open_store, publish, settings_of
+
+if TYPE_CHECKING:
+    from ontogeny.tracking.claims import ClaimsProjection
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,7 @@ def publish_study(study: Study) -> PublishReport:
     """
     records = read_records(study)
     from ontogeny.stages.studies import tuning_projections
+    from ontogeny.tracking.claims import publish_claims
     from ontogeny.tracking.trials import publish_tuning
 
     store = open_store(study.places.project, study.params.tracking.uri)
@@ -44,6 +49,7 @@ def publish_study(study: Study) -> PublishReport:
         commit=git_commit(study.places.project),
     )
     report = publish(projection, store).with_more(publish_tuning(tuning_projections(study), store))
+    report = report.with_more(publish_claims(_verdicts(study, projection), store))
     log.info(
         "MLflow, %s: %d runs added, %d were there, %d retired, %d unpublished.",
         " and ".join(report.experiments),
@@ -53,6 +59,23 @@ def publish_study(study: Study) -> PublishReport:
         report.unpublished,
     )
     return report
+
+
+def _verdicts(study: Study, projection: Projection) -> ClaimsProjection:
+    """The claims, at the moment of the last job that they rest on."""
+    from ontogeny.tracking.claims import ClaimsProjection
+
+    jobs = {job for record in projection.records for job in record.fingerprints.values()}
+    moments = [moment for job in jobs if (moment := projection.finished_at(job)) is not None]
+    picture = study.figures / "claims.png"
+    return ClaimsProjection(
+        claims=projection.trajectory.claims,
+        study=projection.study,
+        moment=max(moments, default=projection.now),
+        rules=study.params.trajectory.claims.model_dump(mode="json"),
+        files={picture.name: picture.read_bytes()} if picture.exists() else {},
+        commit=projection.commit,
+    )
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def _project(projection: Projection, store: Store, plan: Sequence[PlannedRun], t
             write_run(client, shelves[run.kind].experiment, run.build())
             tally.added += 1
     for kind, shelf in shelves.items():
-        _mark_current(client, shelf, {run.fingerprint for run in plan if run.kind == kind}, tally)
+        mark_current(client, shelf, {run.fingerprint for run in plan if run.kind == kind}, tally)
         if store.database is None and tally.added:
             open_shelf(client, store, shelf.experiment, tally)  # Another machine may have written the same meanwhile.
 
@@ -236,7 +236,7 @@ def _sweep(client: MlflowClient, shelf: Shelf, tally: Tally) -> None:
         del runs[1:]
 
 
-def _mark_current(client: MlflowClient, shelf: Shelf, wanted: set[str], tally: Tally) -> None:
+def mark_current(client: MlflowClient, shelf: Shelf, wanted: set[str], tally: Tally) -> None:
     """Tag `current` of the runs that were there; the new ones have it."""
     for fingerprint, (run,) in shelf.finished.items():
         value = "true" if fingerprint in wanted else "false"
