@@ -40,6 +40,14 @@ from ontogeny.figures.training import (
     size_rows,
     weighted_jaccard_rows,
 )
+from ontogeny.figures.transfer import (
+    ablation_rows,
+    alikeness_rows,
+    draw_ablations,
+    draw_alikeness,
+    draw_transfer,
+    transfer_rows,
+)
 from ontogeny.records import MemberRecord
 from ontogeny.series import Trajectory
 
@@ -199,6 +207,25 @@ FIGURES: dict[str, FigureKind] = {
             algorithm_circuit_rows,
             draw_algorithm_circuit,
             split_by=("member",),
+        ),
+        FigureKind(
+            "transfer",
+            "Is it the same mechanism? The circuit of one checkpoint in the model of another: raw faithfulness.",
+            transfer_rows,
+            draw_transfer,
+            split_by=("task",),
+        ),
+        FigureKind(
+            "alikeness",
+            "Over time against over seeds: what circuits are worth in other models, and the edges that they share.",
+            alikeness_rows,
+            draw_alikeness,
+        ),
+        FigureKind(
+            "role_ablation",
+            "What the heads of a role are worth to a task, beside as many heads of the same layers.",
+            ablation_rows,
+            draw_ablations,
         ),
         FigureKind(
             "self_repair",
