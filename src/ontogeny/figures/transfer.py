@@ -196,7 +196,7 @@ def draw_ablations(rows: pd.DataFrame) -> Figure:
             axes.plot(row["cost_share"], y, linestyle="", marker=style["marker"], markersize=5.5, zorder=4,
                       markerfacecolor=style["color"] if measured else PAPER, markeredgecolor=style["color"],
                       markeredgewidth=1.2)  # fmt: skip
-        axes.set_yticks(range(len(roles)), [role_title(role).replace(" ", "\n") for role in roles], fontsize=7.5)
+        axes.set_yticks(range(len(roles)), [role_title(role).replace(" ", "\n") for role in roles], fontsize=6.8)
         axes.set_ylim(len(roles) - 0.4, -0.6)
         axes.grid(axis="x", color=FAINT)
         axes.grid(visible=False, axis="y")
