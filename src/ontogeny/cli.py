@@ -1,7 +1,8 @@
 """The command line: `ontogeny study`, `publish`, `summary`, `ui`, and `stage`, which dvc.yaml calls.
 
-Exit codes: 0 done; 2 refused, before any work; 3 done, but a job failed or something is not yet published; 1 anything
-else. Heavy imports happen inside the commands.
+Exit codes: 0 done; 2 refused, before any work; 3 done, but a job failed or something is not yet published; 4 done,
+but checkpoints are not what they should be (only with `--strict`); 1 anything else.
+Heavy imports happen inside the commands.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 REFUSED = 2
 INCOMPLETE = 3
+SUSPECT = 4
 QUIET = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -48,6 +50,10 @@ Profile = Annotated[
     typer.Argument(
         help="A file of params/ (quick, full, ...). Without it: the project's own params.yaml.", metavar="[PROFILE]"
     ),
+]
+
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit code 4 if checkpoints are duplicates, not finite, or of another shape.")
 ]
 
 
@@ -86,6 +92,7 @@ def study(
     until: Annotated[
         str | None, typer.Option(help="Stop after this stage of dvc.yaml, without publishing; see `work`.")
     ] = None,
+    strict: Strict = False,
 ) -> None:
     """Check the params, bring everything up to date, publish to MLflow, and print the summary."""
     from ontogeny.execution.disk import full_disk, hardly_any_left
@@ -117,6 +124,7 @@ def study(
         published = _publish(chosen)
         seconds = {"pipeline": reproduced - started, "publishing and its pictures": time.monotonic() - reproduced}
     complete = _summary(chosen, seconds)
+    _audit(chosen, strict)
     raise typer.Exit(0 if published and complete else INCOMPLETE)
 
 
@@ -234,6 +242,13 @@ def summary(profile: Profile = None) -> None:
 
 
 @app.command()
+def audit(profile: Profile = None, strict: Strict = False) -> None:
+    """Print which checkpoints are not what they should be: duplicates, not finite, of another shape or config."""
+    if _audit(_open(profile), strict):
+        typer.echo("Nothing is wrong with the checkpoints.")
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -347,6 +362,16 @@ def _summary(study: Study, seconds: Mapping[str, float] | None = None) -> bool:
     from ontogeny.stages.summary import print_summary
 
     return print_summary(study, seconds)
+
+
+def _audit(study: Study, strict: bool) -> bool:
+    """Print what is wrong with checkpoints; whether nothing is. With `strict` something wrong ends the command."""
+    from ontogeny.stages.audit import print_audit
+
+    sound = print_audit(study)
+    if strict and not sound:
+        raise typer.Exit(SUSPECT)
+    return sound
 
 
 def _quiet_telemetry() -> None:

@@ -16,5 +16,13 @@ class BadCheckpoint(OntogenyError):
     """A checkpoint cannot be read or holds numbers that are not finite; the message names the file."""
 
 
+class NotFinite(BadCheckpoint):
+    """Weights that are not finite; `count` says how many numbers of the model."""
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.count = count
+
+
 class UnsupportedModel(OntogenyError):
     """A model whose residual stream is not the sum of its writers; says where and by how much."""

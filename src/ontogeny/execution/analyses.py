@@ -33,8 +33,9 @@ from ontogeny.analysis import (
 )
 from ontogeny.components import ROLES, Material, Role, Texts, texts_of
 from ontogeny.core.algorithm import AlgorithmResult, Verification
+from ontogeny.core.audit import WeightsFacts
 from ontogeny.core.circuit import EdgeScores
-from ontogeny.core.errors import OntogenyError
+from ontogeny.core.errors import NotFinite, OntogenyError
 from ontogeny.core.pairs import Split, TaskDataset
 from ontogeny.core.results import (
     IOI,
@@ -125,6 +126,11 @@ class Work:
         return fingerprint(kind="model", weights=self.ref.identity)
 
     @cached_property
+    def weights(self) -> str:
+        """Fingerprint of what loading tells of the weights."""
+        return fingerprint(kind="weights", weights=self.ref.identity)
+
+    @cached_property
     def examination(self) -> str:
         """Fingerprint of the examination."""
         version, digests = VERSIONS["examination"], dict(self.digests)
@@ -135,7 +141,10 @@ class Work:
         """Whether there is nothing left to compute."""
         units = [key for units in self.units.values() for key in units.values()]
         more = [self.examination] if self.last else []
-        return all(key in self.jobs for key in [self.model, *units, *self.roles.values(), *self.runs.values(), *more])
+        return all(
+            key in self.jobs
+            for key in [self.model, self.weights, *units, *self.roles.values(), *self.runs.values(), *more]
+        )
 
     def _units(self, task: str, dataset: str) -> dict[str, str]:
         settings, units = self.settings.model_dump(mode="json"), dict[str, str]()
@@ -199,6 +208,23 @@ def analyse(work: Work, report: Report) -> None:
         _analyse_subject(work, subject, report)
 
 
+def _load(work: Work, folder: Path) -> Subject:
+    """The subject; what is wrong with its weights is noted for the audit."""
+    try:
+        subject = load_subject(
+            folder,
+            device=work.device,
+            dtype=DTYPES[work.settings.precision],
+            tokenizer=None if work.tokenizer_file is None else FileTokenizer(work.tokenizer_file),
+        )
+    except NotFinite as error:
+        work.jobs.store(work.weights, WeightsFacts("", error.count))
+        raise
+    if work.weights not in work.jobs:
+        work.jobs.store(work.weights, WeightsFacts(subject.shape, 0))
+    return subject
+
+
 def _analyse_subject(work: Work, subject: Subject, report: Report) -> None:
     jobs = work.jobs
     batches = {task: tokenize_splits(subject, dataset_at(path)) for task, path in work.datasets.items()}
@@ -224,12 +250,7 @@ def opened_checkpoint(work: Work) -> Iterator[Subject]:
         BadCheckpoint: it cannot be read, or is not the one that the reference names.
     """
     with work.source.opened(work.ref) as folder:
-        yield load_subject(
-            folder,
-            device=work.device,
-            dtype=DTYPES[work.settings.precision],
-            tokenizer=None if work.tokenizer_file is None else FileTokenizer(work.tokenizer_file),
-        )
+        yield _load(work, folder)
 
 
 def analyse_missing_roles(work: Work, subject: Subject, ioi: TaskDataset | None = None) -> dict[str, RoleScores]:
@@ -302,6 +323,12 @@ def assemble(work: Work) -> CheckpointAnalysis:
     if "algorithm" in work.units.get(IOI, {}):
         algorithm = _loaded(work, AlgorithmResult, work.units[IOI]["algorithm"])
     return CheckpointAnalysis(work.ref, model, tasks, roles, role_holders(roles, work.settings), algorithm)
+
+
+def weights_of(work: Work) -> WeightsFacts | None:
+    """What loading told of the weights; none if it was not loaded."""
+    found: WeightsFacts | None = work.jobs.load(WeightsFacts, work.weights)
+    return found
 
 
 def examination_of(work: Work) -> Examination:

@@ -118,9 +118,8 @@ def repair_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> pd.D
     """
     rows = []
     for record in records:
-        duplicates = record.duplicates
         for analysis in sorted(record.analyses, key=lambda a: a.ref.step):
-            if analysis.algorithm is None or analysis.ref.step in duplicates:
+            if analysis.algorithm is None or analysis.ref.step in record.suspect:
                 continue
             ref = analysis.ref
             who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, IOI, ref.step, ref.tokens)

@@ -80,8 +80,10 @@ class HubCache:
                     self.fetch(pin, kept=kept, waiting=())
                 except NoRoom:
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
-            yield self.snapshot(pin)
-            self._used(pin.commit).touch()
+            try:
+                yield self.snapshot(pin)
+            finally:
+                self._used(pin.commit).touch()
 
     def snapshot(self, pin: Pin) -> Path:
         """Where the files of a checkpoint are, or would be."""
@@ -90,7 +92,7 @@ class HubCache:
     def is_whole(self, pin: Pin) -> bool:
         """Whether all its files are there, and are those that were checked."""
         note = self._read(pin.commit)
-        if note is None:
+        if note is None or not note.checked:
             return False
         return all(note.checked.get(file.name) == _state(self.snapshot(pin) / file.name) for file in pin.files)
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ontogeny.core.errors import BadCheckpoint, ImpossibleRequest, UnsupportedModel
+from ontogeny.core.errors import BadCheckpoint, ImpossibleRequest, NotFinite, UnsupportedModel
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import PairBatch
 from ontogeny.core.results import ModelFacts
@@ -62,6 +62,15 @@ class Subject:
     def dtype(self) -> torch.dtype:
         """Working dtype."""
         return self.weights.embed.dtype
+
+    @property
+    def shape(self) -> str:
+        """In words."""
+        a = self.architecture
+        return (
+            f"{a.n_layers} layers, {a.n_heads} heads of {a.d_head}, d {a.d_model}, MLP {a.d_mlp}, vocabulary "
+            f"{a.vocab}, context {a.context}, {self.parameters:,} parameters"
+        )
 
     @property
     def facts(self) -> ModelFacts:
@@ -237,13 +246,16 @@ def _compare(subject: Subject, ours: Tensor, theirs: Tensor, what: str) -> None:
 
 
 def _refuse_not_finite(model: Any, where: str) -> None:
-    for name, weight in model.state_dict().items():
-        if not bool(weight.isfinite().all()):
-            bad = int((~weight.isfinite()).sum())
-            raise BadCheckpoint(
-                f"{where}: {bad} of {weight.numel()} numbers of {name} are not finite. "
-                "Make or download this checkpoint again."
-            )
+    bad = {name: weight for name, weight in model.state_dict().items() if not bool(weight.isfinite().all())}
+    if bad:
+        counts = {name: int((~weight.isfinite()).sum()) for name, weight in bad.items()}
+        name, weight = next(iter(bad.items()))
+        more = f" (and numbers of {len(bad) - 1} other tensors)" if len(bad) > 1 else ""
+        raise NotFinite(
+            f"{where}: {counts[name]} of {weight.numel()} numbers of {name}{more} are not finite. "
+            "Make or download this checkpoint again.",
+            sum(counts.values()),
+        )
 
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ontogeny.core.audit import Finding, duplicates
 from ontogeny.core.circuit import Circuit, EdgeScores
 from ontogeny.core.errors import OntogenyError
 from ontogeny.core.results import (
@@ -83,17 +84,18 @@ class MemberRecord:
     fingerprints: Mapping[Key, str]
     """Of (step, task): the same fingerprint promises the same results."""
     failures: tuple[Failure, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    """Of the audit of all its checkpoints, failed ones too."""
 
     @property
     def duplicates(self) -> dict[int, int]:
         """Step -> the earlier step whose weights are the same (METHODS 1.5)."""
-        first: dict[str, int] = {}
-        again: dict[int, int] = {}
-        for ref in sorted((a.ref for a in self.analyses), key=lambda ref: ref.step):
-            earlier = first.setdefault(ref.weights_digest, ref.step)
-            if earlier != ref.step:
-                again[ref.step] = earlier
-        return again
+        return duplicates([analysis.ref for analysis in self.analyses])
+
+    @property
+    def suspect(self) -> frozenset[int]:
+        """Steps that are left out where checkpoints are compared: duplicates, and what else the audit found."""
+        return frozenset(self.duplicates) | {finding.step for finding in self.findings}
 
 
 def write_member(folder: Path, record: MemberRecord) -> None:
@@ -139,11 +141,12 @@ def read_member(folder: Path) -> MemberRecord:
         analyses=tuple(_read_checkpoint(entry, tables, tensors, mechanisms) for entry in manifest["checkpoints"]),
         fingerprints={(item["step"], item["task"]): item["fingerprint"] for item in manifest["fingerprints"]},
         failures=tuple(Failure(**item) for item in manifest["failures"]),
+        findings=tuple(Finding(**item) for item in manifest.get("findings", ())),
     )
 
 
 def _manifest(record: MemberRecord, names: Sequence[str]) -> dict[str, Any]:
-    duplicates = record.duplicates
+    again = record.duplicates
     return {
         "schema": SCHEMA,
         "suite": record.suite,
@@ -154,7 +157,7 @@ def _manifest(record: MemberRecord, names: Sequence[str]) -> dict[str, Any]:
                 "ref": pack(analysis.ref)[0],
                 "model": pack(analysis.model)[0],
                 "tasks": list(analysis.tasks),
-                "duplicate_of": duplicates.get(analysis.ref.step),
+                "duplicate_of": again.get(analysis.ref.step),
             }
             for analysis in record.analyses
         ],
@@ -163,6 +166,7 @@ def _manifest(record: MemberRecord, names: Sequence[str]) -> dict[str, Any]:
             for (step, task), value in sorted(record.fingerprints.items())
         ],
         "failures": [asdict(failure) for failure in record.failures],
+        "findings": [asdict(finding) for finding in record.findings],
         "files": sorted(names),
     }
 

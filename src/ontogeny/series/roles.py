@@ -185,8 +185,7 @@ def _losses(role: str, kept: Sequence[CheckpointAnalysis], sustain: int) -> Iter
 
 
 def _kept(record: MemberRecord) -> list[CheckpointAnalysis]:
-    duplicates = record.duplicates
-    return sorted((a for a in record.analyses if a.ref.step not in duplicates), key=lambda a: a.ref.step)
+    return sorted((a for a in record.analyses if a.ref.step not in record.suspect), key=lambda a: a.ref.step)
 
 
 def _roles(kept: Sequence[CheckpointAnalysis]) -> list[str]:

@@ -68,8 +68,7 @@ def similarity(
     """Tidy rows (the columns of `tidy`) of every likeness of every member and task."""
     rows: list[tuple[object, ...]] = []
     for record in records:
-        duplicates = record.duplicates
-        kept = sorted((a for a in record.analyses if a.ref.step not in duplicates), key=lambda a: a.ref.step)
+        kept = sorted((a for a in record.analyses if a.ref.step not in record.suspect), key=lambda a: a.ref.step)
         for task in dict.fromkeys(task for analysis in kept for task in analysis.tasks):
             sides = [_side(a, a.tasks[task], params, selection) for a in kept if task in a.tasks]
             rows += _rows(task, sides, params)

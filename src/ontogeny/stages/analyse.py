@@ -6,7 +6,8 @@ import hashlib
 import logging
 from collections.abc import Sequence
 
-from ontogeny.execution.analyses import Work, analysis_job, assemble, examination_of
+from ontogeny.core.audit import audit
+from ontogeny.execution.analyses import Work, analysis_job, assemble, examination_of, weights_of
 from ontogeny.execution.progress import progress_of
 from ontogeny.models.checkpoints import TrainedSource
 from ontogeny.records import Failure, MemberRecord, pack, write_json, write_member
@@ -67,6 +68,7 @@ def works_of(study: Study, member: str) -> list[Work]:
 def _record(study: Study, member: str, works: Sequence[Work], failures: Sequence[Failure]) -> None:
     """Put the record together from the cache."""
     failed = {failure.step for failure in failures}
+    loaded = {work.ref.step: facts for work in works if (facts := weights_of(work)) is not None}
     done = [work for work in works if work.ref.step not in failed]
     record = MemberRecord(
         suite=study.params.suite.name,
@@ -74,6 +76,7 @@ def _record(study: Study, member: str, works: Sequence[Work], failures: Sequence
         analyses=tuple(assemble(work) for work in done),
         fingerprints={(work.ref.step, task): key for work in done for task, key in work.runs.items()},
         failures=tuple(failures),
+        findings=audit([work.ref for work in works], loaded),
     )
     folder = study.analyses(member)
     write_member(folder, record)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ontogeny.records import MemberRecord, read_json, unpack
+from ontogeny.records.datasets import REFS, read_checkpoints
+from ontogeny.records.member import Failure
 from ontogeny.stages.analyse import EXAMINATION
 from ontogeny.stages.claims import claims_table
 from ontogeny.stages.learning import verdicts
@@ -55,7 +57,7 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
     _print_mechanism(study, records, console)
     if seconds is not None:
         console.print(timing_table(timings(study), seconds))
-    failures = study.read_failures()
+    failures = _failures(study, records)
     for failure in failures:
         where = failure.member if failure.step is None else f"{failure.member} step {failure.step}"
         console.print(f"[bold]failed[/bold] {where}: {failure.reason}", highlight=False)
@@ -63,6 +65,14 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
     claims = pd.read_parquet(study.trajectories / "claims.parquet")
     console.print(claims_table(claims, wide=console.width >= 132))
     return not failures
+
+
+def _failures(study: Study, records: Sequence[MemberRecord]) -> list[Failure]:
+    """All failed jobs: those of stages that will be tried again, and those that left gaps in the records."""
+    folders = [study.checkpoints(member) for member in study.params.suite.members]
+    lists = [read_checkpoints(folder).failures for folder in folders if (folder / REFS).exists()]
+    gaps = [failure for record in records for failure in record.failures]
+    return list(dict.fromkeys([*study.read_failures(), *(failure for each in lists for failure in each), *gaps]))
 
 
 def _print_mechanism(study: Study, records: Sequence[MemberRecord], console: Console) -> None:

@@ -31,6 +31,11 @@ def run(study: Study, item: str | None) -> None:
     from ontogeny.tuning.study import TuningSpec, grid_jobs, grid_trials
 
     assert item is not None
+    if not study.params.tune.checkpoints:
+        study.tuned(item).mkdir(parents=True, exist_ok=True)
+        study.write_failures(f"tune-{item}", [])
+        log.info("%s: no checkpoints to tune at (tune.checkpoints).", item)
+        return
     spec = TuningSpec(item, item, "grid", tuning_places(study, item))
     outcomes = work(study, spec, grid_jobs(spec), lambda: grid_trials(spec, learned(spec)))
     failures = tuple(_failure(outcome) for outcome in outcomes if outcome.error is not None)

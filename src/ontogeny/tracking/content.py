@@ -139,13 +139,13 @@ class Projection:
         ref = analysis.ref
         job = record.fingerprints[ref.step, task]
         fingerprint = _digest(job, ref.suite, ref.member, ref.step, task)
-        duplicate = record.duplicates.get(ref.step)
+        audit = _audit_tags(record, ref.step)
         return PlannedRun(
-            CHECKPOINTS, fingerprint, lambda: self._checkpoint_content(analysis, task, job, fingerprint, duplicate)
+            CHECKPOINTS, fingerprint, lambda: self._checkpoint_content(analysis, task, job, fingerprint, audit)
         )
 
     def _checkpoint_content(
-        self, analysis: CheckpointAnalysis, task: str, job: str, fingerprint: str, duplicate: int | None
+        self, analysis: CheckpointAnalysis, task: str, job: str, fingerprint: str, audit: Mapping[str, str]
     ) -> RunContent:
         ref, model, result = analysis.ref, analysis.model, analysis.tasks[task]
         seconds = self._moment(job)
@@ -159,8 +159,7 @@ class Projection:
             "weights": ref.weights_digest,
             NOTE: _checkpoint_note(analysis, task),
         }
-        if duplicate is not None:
-            tags["duplicate_of"] = str(duplicate)
+        tags |= audit
         tags |= {f"head.{role}": head for role, head in leading_heads(analysis).items()}
         graph = model.graph
         sections = {name: self.settings[name] for name in _SECTIONS if name in self.settings}
@@ -303,6 +302,15 @@ def _curve_table(result: TaskAnalysis) -> str:
         cells = (point.fraction, point.asked, point.kept, value.metric, value.raw, value.normalised)
         lines.append(",".join(str(cell) if math.isfinite(cell) else "" for cell in cells))
     return "\n".join(lines) + "\n"
+
+
+def _audit_tags(record: MemberRecord, step: int) -> dict[str, str]:
+    """What is wrong with a checkpoint: tags, none if nothing is."""
+    faults = [finding.fault for finding in record.findings if finding.step == step]
+    tags = {"audit": ", ".join(faults)} if faults else {}
+    if (duplicate := record.duplicates.get(step)) is not None:
+        tags["duplicate_of"] = str(duplicate)
+    return tags
 
 
 def _checkpoint_note(analysis: CheckpointAnalysis, task: str) -> str:

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 from ontogeny.core.errors import BadCheckpoint, OntogenyError
 from ontogeny.core.results import CheckpointRef
 from ontogeny.models.checkpoints import FoundSource, TrainedSource, checkpoint_source
-from ontogeny.models.hub import Unreachable
+from ontogeny.models.hub import Pin, Unreachable
+from ontogeny.models.hub_cache import HubCache
 from ontogeny.models.hub_source import HubSource
 from ontogeny.models.neox import NeoxConfig
 from ontogeny.models.subject import load_subject
@@ -481,3 +482,38 @@ def test_the_next_ones_come_while_one_is_in_use_but_not_all(hub: Hub, tmp_path: 
             eventually(lambda: whole() == [0, 1, 2])
         with found.opened(refs[1]):
             eventually(lambda: whole() == [0, 1, 2, 4])
+
+
+@pytest.mark.parametrize("room", [1.2, 2.2, 3.2])
+def test_fetching_ahead_and_removing_never_get_in_the_way_of_who_reads(hub: Hub, tmp_path: Path, room: float) -> None:
+    """Also where two steps are the same commit."""
+    hub.repository(NAME).branches["step1"] = hub.repository(NAME).branches["step0"]
+    one = source(tmp_path).forecast("70m-s0")[0].bytes
+    found = dataclasses.replace(source(tmp_path, {"execution.disk_gb": room * one / 1e9}), ahead_by=2)
+    refs = list(reversed(pinned(found).values()))
+    largest = 0
+    with found.ahead(refs):
+        for ref in refs:
+            with found.opened(ref) as folder:
+                time.sleep(0.2)
+                assert load_subject(folder).parameters > 0
+                time.sleep(0.2)
+            largest = max(largest, found.cache.bytes)
+    assert one <= largest <= (room + 1) * one
+
+
+def test_what_is_just_being_fetched_is_not_yet_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = source(tmp_path)
+    refs = pinned(found)
+    pin = found._pinned("70m-s0")[4]
+    download, before = HubCache._download, []
+
+    def watched(cache: HubCache, pin: Pin) -> None:
+        before.append(cache.is_whole(pin))
+        download(cache, pin)
+        before.append(cache.is_whole(pin))
+
+    monkeypatch.setattr(HubCache, "_download", watched)
+    with found.opened(refs[4]):
+        assert found.cache.is_whole(pin)
+    assert before == [False, False]
