@@ -3,8 +3,6 @@
 The tests build on each other, in the order of this file.
 """
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +14,8 @@ from support.clone import Clone, clone_project
 from support.hub import Hub, serving
 from support.hub_models import publish, pythia_tokenizer
 
-STEPS = {"EleutherAI/pythia-14m": (0, 1, 512, 1000, 143_000), "EleutherAI/pythia-70m": (0, 1, 1000)}
-TASKS = ("ioi", "gendered_pronoun", "greater_than", "sva")
+STEPS = {"EleutherAI/pythia-14m": (0, 1, 512, 143_000), "EleutherAI/pythia-70m": (0, 1000)}
+TASKS = ("ioi", "greater_than")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
             publish(hub, name, root, name.rpartition("-")[2], steps, pythia_tokenizer())
         small = hub.repository("EleutherAI/pythia-14m")
         small.branches["step1"] = small.branches["step0"]
-        shutil.copyfile(root / "EleutherAI/pythia-14m/step512/model.safetensors", root / "again.safetensors")
         yield hub
 
 
@@ -37,13 +34,10 @@ def study(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> tuple[Clone, di
     """A clone of the project, its params, and the environment in which it finds the hub."""
     clone = clone_project(tmp_path_factory.mktemp("study") / "project")
     params = yaml.safe_load((clone.root / "params" / "pythia-160m-ioi.yaml").read_text())
-    tiny = yaml.safe_load((clone.root / "params" / "tiny.yaml").read_text())
     (clone.root / "text.txt").write_text("John and Mary went to the store, and Mary gave a drink to John again.\n" * 60)
     params["suite"]["members"] = ["14m-s0", "70m-s0"]
     params["corpus"] = {"tokenizer": "EleutherAI/pythia-14m", "text": "text.txt"}
-    params["datasets"] = tiny["datasets"] | {
-        "sizes": {"ioi": 10, "gendered_pronoun": 10, "greater_than": 10, "sva": 10}
-    }
+    params["datasets"] |= {"tasks": list(TASKS), "sizes": dict.fromkeys(TASKS, 10)}
     params["checkpoints"]["coverage"] = {"behaviour": "all", "circuits": [0, 143_000], "algorithm": "none"}
     params["checkpoints"]["members"] = {"70m-s0": {"behaviour": "log", "circuits": "none", "algorithm": "none"}}
     params["analyse"]["behaviour"]["resamples"] = 100
@@ -59,6 +53,7 @@ def test_a_suite_on_the_hub_is_studied(study: tuple[Clone, dict[str, str]], hub:
     clone, environment = study
     done = clone.run("ontogeny", "study", "hub-study", **environment)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "14m-s0" in done.stdout[done.stdout.index("Checkpoints that are not what they should be") :]
     data = clone.root / ".cache" / "studies" / "hub-study" / "data"
     for member, name in (("14m-s0", "EleutherAI/pythia-14m"), ("70m-s0", "EleutherAI/pythia-70m")):
         record = read_member(data / "analyses" / member)
@@ -72,16 +67,19 @@ def test_a_suite_on_the_hub_is_studied(study: tuple[Clone, dict[str, str]], hub:
         assert not (data / "checkpoints" / member / "step0").exists()
     small = {a.ref.step: a for a in read_member(data / "analyses" / "14m-s0").analyses}
     statuses = {step: {t.circuit.status for t in a.tasks.values()} for step, a in small.items()}
-    assert statuses[512] == statuses[1000] == {"not_measured"}
+    assert statuses[512] == {"not_measured"}
     assert "not_measured" not in statuses[0] | statuses[143_000]
 
 
-def test_checkpoints_were_fetched_once_each_and_made_room(study: tuple[Clone, dict[str, str]], hub: Hub) -> None:
+def test_checkpoints_were_fetched_and_made_room(study: tuple[Clone, dict[str, str]], hub: Hub) -> None:
+    """One that is needed again by a later stage may come twice: the budget holds hardly one of the larger model."""
     _, environment = study
-    assert len(hub.downloads("14m")) == len(set(STEPS["EleutherAI/pythia-14m"])) - 1  # step1 is step0
-    assert len(hub.downloads("70m")) == len(STEPS["EleutherAI/pythia-70m"])
-    blobs = [p for p in Path(environment["HF_HOME"]).rglob("blobs/*") if p.stat().st_size > 10_000_000]
-    assert len(blobs) == 1  # The budget is smaller than one of 70m: the last one is all that is left.
+    for name, count in (("14m", 3), ("70m", 2)):  # step1 of 14m is step0
+        paths = [asked.path for asked in hub.downloads(name)]
+        assert len(set(paths)) == count
+        assert len(paths) <= count + 1
+    blobs = [path.stat().st_size for path in Path(environment["HF_HOME"]).rglob("blobs/*")]
+    assert 25e6 < sum(blobs) < 0.06e9 + max(blobs) + 3e6
 
 
 def test_mlflow_has_them_all(study: tuple[Clone, dict[str, str]]) -> None:
@@ -94,7 +92,7 @@ def test_mlflow_has_them_all(study: tuple[Clone, dict[str, str]]) -> None:
     assert len(runs) == len(TASKS) * sum(map(len, STEPS.values()))
     assert {run.data.tags["suite"] for run in runs} == {"pythia"}
     again = [run for run in runs if run.data.tags.get("duplicate_of")]
-    assert {run.data.tags["step"] for run in again} == {"1"}
+    assert {(run.data.tags["step"], run.data.tags["audit"]) for run in again} == {("1", "untrained")}
     assert {run.data.tags["tokens"] for run in runs if run.data.tags["step"] == "143000"} == {str(143_000 * 2_097_152)}
 
 
@@ -104,4 +102,11 @@ def test_offline_it_is_all_there(study: tuple[Clone, dict[str, str]], hub: Hub) 
     done = clone.run("ontogeny", "study", "hub-study", **environment, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(hub.asked) == asked
-    assert json.loads((clone.root / ".cache/studies/hub-study/data/failures/checkpoints.json").read_text()) == []
+
+
+def test_strictly_the_untrained_step_1_is_an_error(study: tuple[Clone, dict[str, str]]) -> None:
+    clone, environment = study
+    done = clone.run("ontogeny", "audit", "hub-study", **environment)
+    assert done.returncode == 0
+    assert "untrained" in done.stdout
+    assert clone.run("ontogeny", "audit", "hub-study", "--strict", **environment).returncode == 4

@@ -17,7 +17,7 @@ from ontogeny.core.errors import BadCheckpoint
 from ontogeny.core.pairs import SPLITS, PromptPair, TaskDataset
 from ontogeny.core.results import CheckpointRef
 from ontogeny.core.roles import RoleScores
-from ontogeny.execution.analyses import Work, analyse, analysis_job, assemble, examination_of
+from ontogeny.execution.analyses import Work, analyse, analysis_job, assemble, examination_of, weights_of
 from ontogeny.models.checkpoints import StudyFolders, weights_digest
 from ontogeny.models.subject import Subject, load_subject
 from ontogeny.params import AnalyseParams, BehaviourParams, RolesParams, ThresholdParams
@@ -136,7 +136,7 @@ def test_the_parts_are_those_of_the_whole_analysis(work: Work) -> None:
 def test_a_second_time_nothing_is_computed(work: Work) -> None:
     analyse(work, report=told)
     times = {path: path.stat().st_mtime_ns for path in work.cache.rglob("*.safetensors")}
-    assert len(times) == len(ANALYSES) + len(ROLES) + 3
+    assert len(times) == len(ANALYSES) + len(ROLES) + 4
     analyse(work, report=told)
     assert {path: path.stat().st_mtime_ns for path in work.cache.rglob("*.safetensors")} == times
 
@@ -262,8 +262,15 @@ def test_weights_that_are_not_finite_are_refused_by_name(work: Work) -> None:
     next(iter(tensors.values()))[0] = float("nan")
     save_file(tensors, file, {"format": "pt"})
     ref = dataclasses.replace(work.ref, weights_digest=weights_digest(file.parent))
+    infinite = dataclasses.replace(work, source=StudyFolders(root), cache=root / "jobs", ref=ref)
     with pytest.raises(BadCheckpoint, match=r"data/step8/model\.safetensors: .* are not finite"):
-        analyse(dataclasses.replace(work, source=StudyFolders(root), cache=root / "jobs", ref=ref), report=told)
+        analyse(infinite, report=told)
+    facts, fine = weights_of(infinite), weights_of(work)
+    assert facts is not None
+    assert facts.not_finite > 0
+    assert fine is not None
+    assert fine.not_finite == 0
+    assert fine.shape.startswith("2 layers, 3 heads of 8")
 
 
 def test_a_job_is_locked_by_its_fingerprints(work: Work) -> None:
