@@ -93,12 +93,14 @@ def study(
         str | None, typer.Option(help="Stop after this stage of dvc.yaml, without publishing; see `work`.")
     ] = None,
     strict: Strict = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Start what `ontogeny plan` says does not fit.")] = False,
 ) -> None:
     """Check the params, bring everything up to date, publish to MLflow, and print the summary."""
     from ontogeny.execution.disk import full_disk, hardly_any_left
     from ontogeny.execution.locks import held
     from ontogeny.stages import reproduce
     from ontogeny.stages.check import check_machine, check_params, check_suite
+    from ontogeny.stages.plan import check_fits
     from ontogeny.stages.study import stages_until
     from ontogeny.tracking import open_store
 
@@ -107,6 +109,8 @@ def study(
     check_params(chosen.params)
     check_machine(chosen.params)
     check_suite(chosen)
+    if not anyway:
+        check_fits(chosen)
     open_store(chosen.places.project, chosen.params.tracking.uri).refuse_newer()
     if not chosen.places.is_profile and reproduce.differs_from_head(chosen.places.project, "params.yaml"):
         log.info("params.yaml differs from git's HEAD; `git checkout params.yaml` restores it.")
@@ -126,6 +130,23 @@ def study(
     complete = _summary(chosen, seconds)
     _audit(chosen, strict)
     raise typer.Exit(0 if published and complete else INCOMPLETE)
+
+
+@app.command()
+def plan(
+    profile: Profile = None,
+    params: Annotated[Path | None, typer.Option(help="A params file of your own, as for `study`.")] = None,
+) -> None:
+    """Say what a study would take: download, disk, memory, passes, time; exit code 2 if it does not fit here."""
+    from ontogeny.stages.check import check_machine, check_params, check_suite
+    from ontogeny.stages.plan import print_plan
+
+    chosen = _open(profile, params, as_in_file=True)
+    check_params(chosen.params)
+    check_machine(chosen.params)
+    check_suite(chosen)
+    if not print_plan(chosen):
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
@@ -322,13 +343,16 @@ def tune_adopt(
     typer.echo(difference or f"{file.name} says so already.")
 
 
-def _open(profile: str | None, params: Path | None = None, *, prepare: bool = False) -> Study:
-    """The study that the arguments name; with `prepare`, a profile's folder is made or brought up to date."""
+def _open(profile: str | None, params: Path | None = None, *, prepare: bool = False, as_in_file: bool = False) -> Study:
+    """The study that the arguments name.
+
+    With `prepare`, a profile's folder is made or brought up to date; with `as_in_file`, it need not be there.
+    """
     from ontogeny.execution.places import places_at
     from ontogeny.params import load_params
     from ontogeny.stages.check import check_study_name
     from ontogeny.stages.reproduce import prepare_profile, profile_file
-    from ontogeny.stages.study import open_study
+    from ontogeny.stages.study import Study, open_study
 
     places = places_at(_root())
     if profile is not None and params is not None:
@@ -337,6 +361,8 @@ def _open(profile: str | None, params: Path | None = None, *, prepare: bool = Fa
         return open_study(places.study)
     file = params if params is not None else profile_file(places.project, str(profile))
     chosen = places.profile(file.stem)
+    if as_in_file:
+        return Study(load_params(file), chosen)
     if prepare:
         check_study_name(load_params(file), file, places.project)
         prepare_profile(chosen, file)

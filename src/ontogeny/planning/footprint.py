@@ -1,0 +1,80 @@
+"""How much memory and disk a study takes at its peak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ontogeny.attribution.base import BOUND, UNBOUNDED
+from ontogeny.core.schedule import Analysis
+from ontogeny.models.memory import BUDGET
+from ontogeny.models.outline import Outline
+from ontogeny.models.weights import Architecture
+from ontogeny.params import AnalyseParams
+from ontogeny.planning.effort import PROMPT
+
+ITEM = {"float32": 4, "float64": 8, "bfloat16": 2}
+"""Bytes of a number."""
+INTERPRETER = 450 * 10**6
+"""Bytes of a worker process before it has loaded a model: torch and transformers."""
+SLACK = 1.15
+"""What allocators keep beside what is asked of them."""
+COPIES = 3
+"""Of what is kept of a checkpoint: in the job cache (or the training's folder), in data/, and in DVC's cache."""
+RECORD = 15_000
+"""Bytes of the record of a task at a checkpoint, beside its scores."""
+HEAD = 1000
+"""Bytes of what is kept of a head at a checkpoint: its roles and their curves."""
+PICTURES = 250_000
+"""Bytes of what MLflow keeps of a task at a checkpoint whose circuit is drawn."""
+
+
+class Memory(NamedTuple):
+    """Bytes of one worker at its peak."""
+
+    host: int
+    device: int
+    """0 where the device is the host."""
+
+
+def worker_memory(outline: Outline, pairs: int, settings: AnalyseParams, *, accelerator: bool) -> Memory:
+    """Of the worker that analyses a model.
+
+    The engine folds its own copy of most weights. On a device the originals are gone when work begins; on the host what
+    it takes over as it is keeps them all in memory.
+
+    Args:
+        outline: the model.
+        pairs: prompt pairs in the largest split.
+        settings: section `analyse`.
+        accelerator: whether the model is put on a device with memory of its own.
+    """
+    item = ITEM[settings.precision]
+    weights = outline.parameters * item
+    working = working_memory(outline.architecture, pairs, settings)
+    if accelerator:
+        return Memory(INTERPRETER + weights, int(SLACK * max(2 * weights, weights + working)))
+    return Memory(INTERPRETER + int(SLACK * (2 * weights + working)), 0)
+
+
+def working_memory(architecture: Architecture, pairs: int, settings: AnalyseParams) -> int:
+    """Beside the weights: the largest of attribution, resampled scores, and the evaluation of circuits."""
+    a, graph, item = architecture, architecture.graph, ITEM[settings.precision]
+    written = pairs * PROMPT * graph.n_writers * a.d_model * item
+    attribution = min(BUDGET, max(UNBOUNDED, int(BOUND * written)))
+    resampled = settings.stability.resamples * graph.n_writers * graph.n_readers * 8
+    return max(attribution + resampled, int(1.5 * written))
+
+
+def record_bytes(architecture: Architecture, tasks: int, analyses: Sequence[Analysis]) -> int:
+    """Bytes of what is kept of a checkpoint's analyses, in all copies: scores, how stable they are, roles, pictures."""
+    graph, circuits = architecture.graph, "circuits" in analyses
+    scores = 2 * 4 * graph.n_writers * graph.n_readers if circuits else 0
+    heads = HEAD * graph.n_layers * graph.n_heads if "algorithm" in analyses else 0
+    return COPIES * (tasks * (RECORD + scores) + heads) + (tasks * PICTURES if circuits else 0)
+
+
+def shared_memory(workers: int, each: Iterable[Memory]) -> Memory:
+    """Of all workers at once, when the largest models meet."""
+    largest = sorted(each, reverse=True)[:workers]
+    return Memory(sum(memory.host for memory in largest), max((memory.device for memory in largest), default=0))
