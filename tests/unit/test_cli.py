@@ -50,7 +50,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["study", "stage", "work", "publish", "compare", "doctor", "summary", "ui", "tune"])
+@pytest.mark.parametrize(
+    "command", ["study", "plan", "stage", "work", "publish", "compare", "doctor", "summary", "ui", "tune"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     done = ontogeny(ROOT, command, "--help")
     assert done.returncode == 0
@@ -61,6 +63,7 @@ def test_every_command_explains_itself(command: str) -> None:
     ("arguments", "said"),
     [
         (["study", "gigantic"], "no profile 'gigantic' in params/; choose from"),
+        (["plan", "gigantic"], "no profile 'gigantic' in params/; choose from"),
         (["stage", "cooking"], "no stage 'cooking'; choose from corpus, datasets"),
         (["stage", "datasets"], "needs an item"),
         (["stage", "corpus", "ioi"], "has no items"),

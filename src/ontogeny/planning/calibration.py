@@ -32,7 +32,7 @@ from ontogeny.tuning.cost import passes
 
 LARGEST = 30_000_000
 """Numbers in a model that is measured itself."""
-PROXY = neox_config(ScaleParams(layers=4, heads=8, d_model=512), context=128, vocabulary=4096).to_json()
+PROXY = neox_config(ScaleParams(layers=4, heads=8, d_model=512), context=128, vocabulary=4096, rotary=0.25).to_json()
 """Stands for larger ones; its vocabulary is small, as answers are read at one position only."""
 RUNS = 3
 CIRCUITS = 8
@@ -102,7 +102,7 @@ def calibrate(config: Mapping[str, Any], outline: Outline, settings: AnalysePara
 
 def seconds_per_step(scale: ScaleParams, settings: CheckpointsParams, vocabulary: int, device: str) -> float:
     """Of the training of a ladder's member, on random rows."""
-    config = neox_config(scale, settings.context, vocabulary)
+    config = neox_config(scale, settings.context, vocabulary, settings.rotary)
     parameters = {n: v.to(device).requires_grad_() for n, v in initial_parameters(config, 0).items()}
     optimiser = Optimiser(parameters, scale, settings)
     rows, tokens = settings.batch, settings.context

@@ -19,7 +19,7 @@ def test_seconds_are_efforts_times_what_was_measured() -> None:
 
 
 def test_a_small_model_is_measured_itself_on_one_thread() -> None:
-    config = neox_config(SCALE, 128, 50).to_json()
+    config = neox_config(SCALE, 128, 50, 0.25).to_json()
     threads = torch.get_num_threads()
     with as_a_worker():
         assert torch.get_num_threads() == 1
@@ -32,8 +32,8 @@ def test_a_small_model_is_measured_itself_on_one_thread() -> None:
 def test_a_large_model_takes_longer_by_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is made to run evenly: every measurement takes one second."""
     monkeypatch.setattr(calibration, "_seconds", lambda _: 1.0)
-    monkeypatch.setattr(calibration, "PROXY", neox_config(SCALE, 128, 50).to_json())
-    config = neox_config(ScaleParams(layers=12, heads=12, d_model=768), 2048, 50304).to_json()
+    monkeypatch.setattr(calibration, "PROXY", neox_config(SCALE, 128, 50, 0.25).to_json())
+    config = neox_config(ScaleParams(layers=12, heads=12, d_model=768), 2048, 50304, 0.25).to_json()
     small, large = outline_of(calibration.PROXY), outline_of(config)
     measured, found = (
         calibrate(c, o, AnalyseParams(), "cpu") for c, o in ((calibration.PROXY, small), (config, large))

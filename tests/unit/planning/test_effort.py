@@ -13,7 +13,9 @@ from ontogeny.models.outline import outline_of
 from ontogeny.params import AnalyseParams, ScaleParams, SearchParams, SpaceParams, TruthParams, TuneParams
 from ontogeny.planning.effort import Effort, checkpoint_effort, circuits_searched, flops_per_token, tuning_effort
 
-ARCHITECTURE = outline_of(neox_config(ScaleParams(layers=2, heads=2, d_model=16), 128, 100).to_json()).architecture
+ARCHITECTURE = outline_of(
+    neox_config(ScaleParams(layers=2, heads=2, d_model=16), 128, 100, 0.25).to_json()
+).architecture
 EDGES = ARCHITECTURE.graph.n_edges
 
 

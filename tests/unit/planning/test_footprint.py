@@ -20,7 +20,7 @@ from ontogeny.planning.footprint import (
 
 def pythia(layers: int, heads: int, d_model: int, vocabulary: int = 50304) -> Outline:
     shape = ScaleParams(layers=layers, heads=heads, d_model=d_model)
-    return outline_of(neox_config(shape, 2048, vocabulary).to_json())
+    return outline_of(neox_config(shape, 2048, vocabulary, 0.25).to_json())
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ class Shop:
         return tuple(Forecast(s, 10 * s, analyses[s], 2 * 10**9, 0 if s == 0 else 2 * 10**9) for s in range(3))
 
     def config(self, _: str) -> dict[str, Any]:
-        return dict(neox_config(ScaleParams(layers=2, heads=2, d_model=16), 128, 100).to_json())
+        return dict(neox_config(ScaleParams(layers=2, heads=2, d_model=16), 128, 100, 0.25).to_json())
 
 
 def hub_study(folder: Path, monkeypatch: pytest.MonkeyPatch, disk_gb: float | None) -> Study:
