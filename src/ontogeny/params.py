@@ -521,6 +521,8 @@ class TrajectoryParams(Section):
     ewma_alpha: Fraction = 0.5
     matched_fractions: tuple[Fraction, ...] = (0.01, 0.02, 0.05)
     matched_floor: Annotated[int, Field(ge=1)] = 20
+    null_circuits: Annotated[int, Field(ge=2)] = 10
+    """Random circuits, all pairs of which say how alike circuits are by chance."""
     claims: ClaimsParams = ClaimsParams()
 
 

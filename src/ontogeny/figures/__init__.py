@@ -29,6 +29,7 @@ from ontogeny.figures.roles import (
     role_map_rows,
 )
 from ontogeny.figures.size import draw_size_scale, size_scale_rows
+from ontogeny.figures.stability import draw_stability, stability_rows
 from ontogeny.figures.style import Format, render, styled
 from ontogeny.figures.training import (
     behaviour_rows,
@@ -207,6 +208,12 @@ FIGURES: dict[str, FigureKind] = {
             algorithm_circuit_rows,
             draw_algorithm_circuit,
             split_by=("member",),
+        ),
+        FigureKind(
+            "stability",
+            "Nodes, edges and likeness of circuits over training, beside those of resampled prompts and random ones.",
+            stability_rows,
+            draw_stability,
         ),
         FigureKind(
             "transfer",

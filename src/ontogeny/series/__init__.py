@@ -16,6 +16,7 @@ from ontogeny.series.mechanism import (
     mechanism_measures,
     role_quantity,
 )
+from ontogeny.series.nulls import RandomCircuits
 from ontogeny.series.onset import Onset, onset
 from ontogeny.series.palette import scale_colours
 from ontogeny.series.persistence import Survival, circuit_change, random_jaccard, role_survival, spells, survival
@@ -31,6 +32,7 @@ from ontogeny.series.roles import TASK_OF, handovers, role_emergences, role_onse
 from ontogeny.series.scale import onset_differences, onset_trend
 from ontogeny.series.similarity import ewma, node_strengths, similarity
 from ontogeny.series.size import size_correlations, size_points
+from ontogeny.series.stability import stability_table
 from ontogeny.series.summary import dvc_metrics, summary
 from ontogeny.series.table import COLUMNS, final_step, headline, tidy
 from ontogeny.series.trajectory import Trajectory, follow
@@ -48,6 +50,7 @@ __all__ = [
     "Fluctuation",
     "Measure",
     "Onset",
+    "RandomCircuits",
     "Survival",
     "Trajectory",
     "Verdict",
@@ -93,6 +96,7 @@ __all__ = [
     "size_correlations",
     "size_points",
     "spells",
+    "stability_table",
     "summary",
     "survival",
     "tidy",

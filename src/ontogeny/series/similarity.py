@@ -88,7 +88,7 @@ def likeness_of(
     Circuits of matched sizes come in the order of their size.
     """
     sides = [_side(analysis, analysis.tasks[task], params, selection) for analysis in (a, b)]
-    suffixes = ["", *(f"_at_{_per_cent(fraction)}pct" for fraction in sorted(params.matched_fractions))]
+    suffixes = ["", *(f"_at_{per_cent(fraction)}pct" for fraction in sorted(params.matched_fractions))]
     kinds = [f"{what}{suffix}" for suffix in (*suffixes, "_weighted") for what in ("edges", "nodes")]
     return {kind: _likeness(kind, *sides) for kind in kinds if all(_has(kind, side) for side in sides)}
 
@@ -101,6 +101,13 @@ def node_strengths(scores: EdgeScores) -> Float[Tensor, " nodes"]:
     return sums.index_add(0, scores.graph.writer_of_reader[:-1], into[:-1])
 
 
+def weighted_nodes(one: EdgeScores, other: EdgeScores) -> float:
+    """Sum of minima over sum of maxima of the nodes' shares of |score|; NaN if either is all zero."""
+    a, b = (node_strengths(scores) for scores in (one, other))
+    a, b = a / a.sum(), b / b.sum()
+    return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum())
+
+
 def _side(analysis: CheckpointAnalysis, result: TaskAnalysis, params: TrajectoryParams, selection: Selection) -> _Side:
     circuits: dict[str, Circuit] = {}
     status = result.circuit.status
@@ -109,12 +116,12 @@ def _side(analysis: CheckpointAnalysis, result: TaskAnalysis, params: Trajectory
     if result.scores is not None and status != "not_learned":
         ranking = rank_edges(result.scores, selection)
         for fraction in params.matched_fractions:
-            size = _matched_size(analysis.model.graph, fraction, params)
-            circuits[f"_at_{_per_cent(fraction)}pct"] = ranking.circuit(ranking.size_keeping(size))
+            size = matched_size(analysis.model.graph, fraction, params)
+            circuits[f"_at_{per_cent(fraction)}pct"] = ranking.circuit(ranking.size_keeping(size))
     return _Side(analysis, status, result.scores, circuits)
 
 
-def _matched_size(graph: GraphSpec, fraction: float, params: TrajectoryParams) -> int:
+def matched_size(graph: GraphSpec, fraction: float, params: TrajectoryParams) -> int:
     """Kept edges: this share of the graph's, and no fewer than the floor (or all there are)."""
     return min(graph.n_edges, max(params.matched_floor, round(fraction * graph.n_edges)))
 
@@ -161,12 +168,11 @@ def _likeness(kind: str, here: _Side, other: _Side) -> float:
         assert other.scores is not None
         if kind == "edges_weighted":
             return weighted_jaccard(here.scores, other.scores)
-        a, b = (node_strengths(scores) for scores in (here.scores, other.scores))
-        a, b = a / a.sum(), b / b.sum()
-        return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum())
+        return weighted_nodes(here.scores, other.scores)
     compare = jaccard_edges if kind.startswith("edges") else jaccard_nodes
     return compare(here.circuits[kind[5:]], other.circuits[kind[5:]])
 
 
-def _per_cent(fraction: float) -> str:
+def per_cent(fraction: float) -> str:
+    """A share as it stands in names: 0.005 -> ``0_5``."""
     return f"{100 * fraction:g}".replace(".", "_")

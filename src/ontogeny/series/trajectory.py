@@ -16,11 +16,13 @@ from ontogeny.series.claims import Evidence, claims_table, judge
 from ontogeny.series.emergence import Emergence, emergence_table, emergences
 from ontogeny.series.fluctuation import change_table, fluctuation_table, fluctuations
 from ontogeny.series.onset import BEFORE_FIRST, FOUND, NEVER
+from ontogeny.series.persistence import role_survival
 from ontogeny.series.quantities import EDGES, NODES
 from ontogeny.series.roles import handovers, role_emergences, role_onsets, role_table, role_turnover
 from ontogeny.series.scale import onset_differences, onset_trend
 from ontogeny.series.similarity import similarity
 from ontogeny.series.size import size_correlations, size_points
+from ontogeny.series.stability import stability_table
 from ontogeny.series.summary import summary
 from ontogeny.series.table import headline, tidy
 from ontogeny.series.transfer import ablation_table, alikeness, sets_beaten, transfer_measures, transfer_table
@@ -52,6 +54,10 @@ class Trajectory:
     """Sizes against scale."""
     summary: pd.DataFrame
     """One row a member and task."""
+    stability: pd.DataFrame
+    """One row a member, task, checkpoint and size of circuits: likeness over time, beside its nulls."""
+    survival: pd.DataFrame
+    """One row a member and role: how long a head keeps it."""
     handovers: pd.DataFrame
     """One row for each time that a head lost a role."""
     transfers: pd.DataFrame
@@ -91,8 +97,9 @@ def follow(
     evidence = Evidence(numbers, abilities, roles, heads, points, sets_beaten(ablated), confidence)
     likeness = similarity(records, params, selection=selection)
     parts = [numbers, likeness, role_turnover(records), transfer_measures(carried, ablated)]
+    table = pd.concat(parts, ignore_index=True)
     return Trajectory(
-        table=pd.concat(parts, ignore_index=True),
+        table=table,
         heads=heads,
         onsets=onsets,
         role_onsets=role_onsets(roles),
@@ -103,6 +110,8 @@ def follow(
         sizes=points,
         size_correlations=size_correlations(points),
         summary=summary(numbers, onsets),
+        stability=stability_table(records, table, params, selection),
+        survival=role_survival(heads, params.sustain),
         handovers=handovers(records, params),
         transfers=carried,
         ablations=ablated,

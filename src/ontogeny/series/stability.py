@@ -1,0 +1,130 @@
+"""How stable circuits are, in one table: size, likeness over time, and what chance would give (METHODS 8.1, 8.3, 5.4).
+
+One row a member, task, checkpoint and size. The size is `found` (as the search left it), `1pct` ... (circuits grown to
+the same kept size) or `weighted` (all edges, by share of |score|). Beside each likeness stand two nulls:
+
+    resampled    circuits of one checkpoint whose prompts are drawn again: what the choice of prompts alone changes.
+                 Of the edges of found circuits: no more is kept of the resamples
+    random       `series.nulls`: what the graph, the rule of selection and the size alone make alike; shuffled are the
+                 scores of the last checkpoint that has any
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from ontogeny.core.circuit import EdgeScores, Selection
+from ontogeny.params import TrajectoryParams
+from ontogeny.records import MemberRecord
+from ontogeny.series.nulls import UNKNOWN, ByChance, RandomCircuits
+from ontogeny.series.persistence import RESAMPLED, circuit_change
+from ontogeny.series.quantities import EDGES, NODES
+from ontogeny.series.similarity import matched_size, per_cent
+
+_KEYS: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
+FOUND_SIZE: Final = "found"
+WEIGHTED: Final = "weighted"
+_LIKENESS: Final = tuple(f"{what}_{to}" for what in ("edges", "nodes") for to in ("previous", "previous_ewma", "final"))
+_RESAMPLED: Final = {"value": "resampled", "low": "resampled_low", "high": "resampled_high"}
+_RANDOM: Final = tuple(f"random_{name}" for name in ByChance._fields)
+_NUMBERS: Final = ("edges", "nodes", *_LIKENESS, *_RESAMPLED.values(), *_RANDOM)
+STABILITY_COLUMNS: Final = (*_KEYS, "size", *_NUMBERS, "verdict", "status")
+
+
+def stability_table(
+    records: Sequence[MemberRecord], table: pd.DataFrame, params: TrajectoryParams, selection: Selection = "greedy"
+) -> pd.DataFrame:
+    """The table; checkpoints with the weights of an earlier step are left out.
+
+    `edges` and `nodes` are the found circuit's, or the size that circuits were grown to. `verdict` is that of
+    `circuit_change`, of found circuits; else empty. `status` says why there is no likeness to the previous checkpoint.
+
+    Args:
+        records: the members of a study.
+        table: their tidy table, with similarity.
+        params: matched sizes, and how many random circuits are drawn.
+        selection: how circuits are chosen; the study's own rule.
+    """
+    graphs = {record.member: record.analyses[-1].model.graph for record in records if record.analyses}
+    found = _likeness(table[table["duplicate_of"].isna()])
+    if not len(found):
+        return pd.DataFrame(columns=list(STABILITY_COLUMNS)).astype(_kinds())
+    changes = circuit_change(table, {member: graph.n_edges for member, graph in graphs.items()})
+    for extra in (_sizes(table), _resampled(table), changes[[*_KEYS, "verdict"]].assign(size=FOUND_SIZE)):
+        found = found.merge(extra, on=[*_KEYS, "size"], how="left")
+    matched = {f"{per_cent(fraction)}pct": fraction for fraction in params.matched_fractions}
+    grown = [
+        matched_size(graphs[member], matched[size], params) if size in matched else math.nan
+        for member, size in zip(found["member"], found["size"])
+    ]
+    found["edges"] = found["edges"].fillna(pd.Series(grown, dtype="float64"))
+    found = found.join(_random(found, records, params, selection))
+    return found.reindex(columns=list(STABILITY_COLUMNS)).fillna({"verdict": ""}).astype(_kinds())
+
+
+def _likeness(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a checkpoint and size, a column a likeness."""
+    rows = table[table["quantity"].str.startswith("similarity/")].copy()
+    if not len(rows):
+        return rows
+    parts = rows["quantity"].str.extract(r"similarity/(?P<what>edges|nodes)_?(?:at_)?(?P<size>\w*)/(?P<to>\w+)")
+    rows["size"], rows["column"] = parts["size"].replace("", FOUND_SIZE), parts["what"] + "_" + parts["to"]
+    wide = rows.pivot(index=[*_KEYS, "size"], columns="column", values="value").reset_index()
+    wide.columns.name = None
+    why = rows.loc[rows["column"] == "edges_previous", [*_KEYS, "size", "status"]]
+    merged = wide.merge(why, on=[*_KEYS, "size"], how="left").fillna({"status": "the first checkpoint"})
+    return merged.sort_values(["member", "task", "size", "tokens"], kind="stable").reset_index(drop=True)
+
+
+def _sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """Edges and nodes of found circuits."""
+    names = {EDGES: "edges", NODES: "nodes"}
+    rows = table[table["quantity"].isin(names)]
+    wide = rows.pivot(index=_KEYS, columns="quantity", values="value").rename(columns=names).reset_index()
+    wide.columns.name = None
+    return wide.assign(size=FOUND_SIZE)
+
+
+def _resampled(table: pd.DataFrame) -> pd.DataFrame:
+    rows = table.loc[table["quantity"] == RESAMPLED, [*_KEYS, *_RESAMPLED]]
+    return rows.rename(columns=_RESAMPLED).assign(size=FOUND_SIZE)
+
+
+def _random(
+    found: pd.DataFrame, records: Sequence[MemberRecord], params: TrajectoryParams, selection: Selection
+) -> pd.DataFrame:
+    """The random null of each row of `found`: of two circuits of the sizes that are compared there."""
+    last = {(record.member, task): scores for record in records for task, scores in _last_scores(record).items()}
+    rows: dict[Any, ByChance] = {}
+    for (member, task), part in found.groupby(["member", "task"], sort=False):
+        scores = last.get((str(member), str(task)))
+        if scores is None:
+            continue
+        drawn = RandomCircuits(scores, params.null_circuits, params.seed, selection)
+        for size, here in part.groupby("size", sort=False):
+            if size == WEIGHTED:
+                rows |= dict.fromkeys(here.index, drawn.alike_weighted())
+                continue
+            before = here["edges"].shift()
+            for index, one, other in zip(here.index, here["edges"], before):
+                known = not (math.isnan(one) or math.isnan(other))
+                rows[index] = drawn.alike(int(one), int(other)) if known else UNKNOWN
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(_RANDOM)).reindex(found.index)
+
+
+def _last_scores(record: MemberRecord) -> dict[str, EdgeScores]:
+    """Task -> scores of the last checkpoint that has any."""
+    found: dict[str, EdgeScores] = {}
+    for analysis in sorted(record.analyses, key=lambda a: a.ref.step):
+        found |= {task: result.scores for task, result in analysis.tasks.items() if result.scores is not None}
+    return found
+
+
+def _kinds() -> dict[str, str]:
+    counts = dict.fromkeys(("seed", "parameters", "step", "tokens"), "Int64")
+    words = dict.fromkeys(("suite", "member", "scale", "task", "size", "verdict", "status"), "str")
+    return counts | words | dict.fromkeys(_NUMBERS, "float64")

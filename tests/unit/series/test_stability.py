@@ -1,0 +1,115 @@
+"""The table of stability: against the tidy table, closed forms, and random circuits drawn one by one."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ontogeny.core.circuit import EdgeScores, grow, jaccard_edges, jaccard_nodes, permute_scores, weighted_jaccard
+from ontogeny.core.graph import GraphSpec
+from ontogeny.params import TrajectoryParams
+from ontogeny.series import RandomCircuits, random_jaccard, similarity, stability_table, tidy
+from ontogeny.series.stability import STABILITY_COLUMNS
+from support.synthetic_study import STEPS, member
+
+PARAMS = TrajectoryParams(matched_fractions=(0.05, 0.2), matched_floor=1, null_circuits=6)
+RECORD = member("small", STEPS[8:], ("ioi", "sva"))
+GRAPH = GraphSpec(3, 4)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return pd.concat([tidy([RECORD]), similarity([RECORD], PARAMS)], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def found(table: pd.DataFrame) -> pd.DataFrame:
+    return stability_table([RECORD], table, PARAMS)
+
+
+def scores(graph: GraphSpec = GRAPH) -> EdgeScores:
+    values = torch.randn(graph.n_writers, graph.n_readers, generator=torch.Generator().manual_seed(3)) ** 3
+    return EdgeScores(graph, values * graph.real_edges, "random")
+
+
+def test_random_circuits_are_those_of_permuted_scores_pair_by_pair() -> None:
+    drawn = RandomCircuits(scores(), 5, 7)
+    generator = torch.Generator().manual_seed(7)
+    shuffled = [permute_scores(scores(), generator) for _ in range(5)]
+    small, large = ([grow(each, kept) for each in shuffled] for kept in (12, 30))
+    pairs = [(i, j) for i in range(5) for j in range(5) if i != j]
+    for kind, at in ((jaccard_edges, 0), (jaccard_nodes, 2)):
+        values = [kind(small[i], large[j]) for i, j in pairs]
+        got = drawn.alike(12, 30)
+        assert got[at] == pytest.approx(np.mean(values))
+        assert got[at + 1] == pytest.approx(np.quantile(values, 0.95))
+    assert drawn.alike(12, 30) == pytest.approx(drawn.alike(30, 12))
+    weighted = [weighted_jaccard(shuffled[i], shuffled[j]) for i, j in pairs]
+    assert drawn.alike_weighted().edges == pytest.approx(np.mean(weighted))
+
+
+def test_the_whole_graph_is_always_the_same_and_circuits_share_more_than_sets() -> None:
+    drawn = RandomCircuits(scores(), 20, 0)
+    assert drawn.alike(GRAPH.n_edges, GRAPH.n_edges) == (1.0, 1.0, 1.0, 1.0)
+    assert drawn.alike(30, 30).edges > random_jaccard(GRAPH.n_edges, 30, 30).mean
+    assert drawn.alike(30, 30) != RandomCircuits(scores(), 20, 1).alike(30, 30)
+
+
+def test_every_likeness_of_the_tidy_table_has_its_place(table: pd.DataFrame, found: pd.DataFrame) -> None:
+    assert tuple(found.columns) == STABILITY_COLUMNS
+    assert set(found["size"]) == {"found", "5pct", "20pct", "weighted"}
+    index = found.set_index(["task", "step", "size"])
+    suffix = {"found": "", "5pct": "_at_5pct", "20pct": "_at_20pct", "weighted": "_weighted"}
+    checked = 0
+    for size, part in suffix.items():
+        for what in ("edges", "nodes"):
+            for to in ("previous", "previous_ewma", "final"):
+                rows = table[table["quantity"] == f"similarity/{what}{part}/{to}"]
+                for row in rows.itertuples():
+                    shown = index.loc[(row.task, row.step, size), f"{what}_{to}"]
+                    assert shown == row.value or (math.isnan(shown) and math.isnan(row.value))
+                    checked += not math.isnan(row.value)
+    assert checked > 200
+
+
+def test_sizes_resamples_and_verdicts_are_of_found_circuits(table: pd.DataFrame, found: pd.DataFrame) -> None:
+    wide = table[table["task"] == "ioi"].pivot(index="step", columns="quantity", values="value")
+    ours = found[(found["size"] == "found") & (found["task"] == "ioi")].set_index("step")
+    pd.testing.assert_series_equal(ours["edges"], wide["circuit/edges"], check_names=False, check_index_type=False)
+    pd.testing.assert_series_equal(ours["nodes"], wide["circuit/nodes"], check_names=False, check_index_type=False)
+    pd.testing.assert_series_equal(
+        ours["resampled"], wide["stability/jaccard"], check_names=False, check_index_type=False
+    )
+    compared = ours["edges_previous"].notna()
+    assert (ours.loc[compared, "verdict"] != "").all()
+    assert (ours.loc[~compared, "verdict"] == "").all()
+    assert set(found.loc[found["size"] != "found", "verdict"]) == {""}
+    assert found.loc[found["size"] == "weighted", "resampled"].isna().all()
+
+
+def test_the_random_null_is_of_the_sizes_that_are_compared(found: pd.DataFrame) -> None:
+    last = RECORD.analyses[-1].tasks["ioi"].scores
+    assert last is not None
+    drawn = RandomCircuits(last, 6, PARAMS.seed)
+    rows = found[(found["size"] == "found") & (found["task"] == "ioi")]
+    before = rows["edges"].shift()
+    for here, one, other in zip(rows.itertuples(), rows["edges"], before):
+        if math.isnan(one) or math.isnan(other):
+            assert math.isnan(here.random_edges)
+        else:
+            assert here.random_edges == pytest.approx(drawn.alike(int(one), int(other)).edges)
+    matched = found[(found["size"] == "20pct") & (found["task"] == "ioi")]
+    assert matched["edges"].nunique() == 1
+    assert matched["random_edges"].dropna().nunique() == 1
+    assert matched["random_edges"].iloc[-1] == pytest.approx(drawn.alike(*[int(matched["edges"].iloc[0])] * 2).edges)
+
+
+def test_the_first_checkpoint_says_so_and_nothing_gives_nothing(found: pd.DataFrame) -> None:
+    firsts = found[found["step"] == RECORD.analyses[0].ref.step]
+    assert set(firsts["status"]) == {"the first checkpoint"}
+    assert firsts["edges_previous"].isna().all()
+    empty = stability_table([], tidy([]), PARAMS)
+    assert tuple(empty.columns) == STABILITY_COLUMNS
+    assert len(empty) == 0
