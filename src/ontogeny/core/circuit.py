@@ -10,9 +10,10 @@ sizes costs one comparison.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -152,12 +153,20 @@ def rank_edges(scores: EdgeScores, selection: Selection = "greedy") -> Ranking:
     Raises:
         ImpossibleRequest: a score is not finite.
     """
+    return _ranked(scores, selection, scores.graph.n_edges)
+
+
+def _ranked(scores: EdgeScores, selection: Selection, most: int) -> Ranking:
+    """A greedy ranking ends after `most` edges: the others are as if they were not there."""
     if not scores.finite:
         raise ImpossibleRequest("Edges cannot be ranked: some scores are not finite. Check the checkpoint's weights.")
     graph = scores.graph
     rule, _, by = selection.partition("-")
     strength = _strength(scores, signed=by == "signed")
-    order = {"greedy": _greedy_order, "topn": _topn_order, "threshold": _threshold_order}[rule](graph, strength)
+    if rule == "greedy":
+        order = _greedy_order(graph, strength, most)
+    else:
+        order = {"topn": _topn_order, "threshold": _threshold_order}[rule](graph, strength)
     return Ranking(graph, order, _keep_from(graph, order))
 
 
@@ -168,8 +177,17 @@ def edges_above(scores: EdgeScores, threshold: float, *, signed: bool = False) -
 
 def grow(scores: EdgeScores, kept: int, selection: Selection = "greedy") -> Circuit:
     """The smallest circuit of this ranking that keeps at least `kept` edges after pruning (METHODS 5.4, 8.1)."""
-    ranking = rank_edges(scores, selection)
-    return ranking.circuit(ranking.size_keeping(kept))
+    return grow_to(scores, (kept,), selection)[0]
+
+
+def grow_to(scores: EdgeScores, sizes: Sequence[int], selection: Selection = "greedy") -> tuple[Circuit, ...]:
+    """`grow` to each of several sizes; no more edges are ranked than the largest of them is likely to need."""
+    graph, largest = scores.graph, max(sizes)
+    most = min(graph.n_edges, _MARGIN * largest)
+    ranking = _ranked(scores, selection, most)
+    if most < graph.n_edges and ranking.kept[most] < largest:
+        ranking = rank_edges(scores, selection)
+    return tuple(ranking.circuit(ranking.size_keeping(size)) for size in sizes)
 
 
 def permute_scores(scores: EdgeScores, generator: torch.Generator) -> EdgeScores:
@@ -210,6 +228,10 @@ def weighted_jaccard(a: EdgeScores, b: EdgeScores) -> float:
     return float(torch.minimum(x, y).sum() / torch.maximum(x, y).sum())
 
 
+_MARGIN: Final = 2
+"""Edges that are ranked for each that a circuit is to keep: pruning seldom takes as many as it leaves."""
+
+
 def _jaccard(a: Bool[Tensor, ...], b: Bool[Tensor, ...]) -> float:
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else float("nan")
@@ -237,24 +259,24 @@ def _topn_order(graph: GraphSpec, strength: Float[np.ndarray, "writers readers"]
 
 
 def _greedy_order(
-    graph: GraphSpec, strength: Float[np.ndarray, "writers readers"]
+    graph: GraphSpec, strength: Float[np.ndarray, "writers readers"], most: int
 ) -> Int[np.ndarray, "writers readers"]:
-    """One heap that holds the strongest edge not yet taken of each open reader."""
+    """One heap that holds the strongest edge not yet taken of each open reader; the first `most` edges."""
     order = np.full(strength.shape, graph.n_edges + 1, dtype=np.int64)
-    sorted_writers = np.argsort(-strength, axis=0, kind="stable").T.tolist()
+    by_strength = np.argsort(-strength, axis=0, kind="stable")
+    sorted_writers, weakness = by_strength.T.tolist(), np.take_along_axis(-strength, by_strength, 0).T.tolist()
     n_inputs = graph.real_edges.sum(dim=0).tolist()
     readers_of = [feeds.nonzero().flatten().tolist() for feeds in graph.feeds]
     heap: list[tuple[float, int, int, int]] = []
 
     def push(reader: int, place: int) -> None:
         if place < n_inputs[reader]:
-            writer = sorted_writers[reader][place]
-            heapq.heappush(heap, (-strength[writer, reader], writer, reader, place))
+            heapq.heappush(heap, (weakness[reader][place], sorted_writers[reader][place], reader, place))
 
     push(graph.logits_reader, 0)
     reached, opened = [False] * graph.n_writers, set[int]()
     rank = 0
-    while heap:
+    while heap and rank < most:
         _, writer, reader, place = heapq.heappop(heap)
         rank += 1
         order[writer, reader] = rank

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ontogeny.figures.algorithm import algorithm_rows, draw_algorithm, draw_repair, repair_rows
 from ontogeny.figures.algorithm_circuit import algorithm_circuit_rows, draw_algorithm_circuit
-from ontogeny.figures.bundle import draw_bundle, open_bundle
+from ontogeny.figures.bundle import draw_bundle, open_bundle, zipped
 from ontogeny.figures.claims import claim_rows, draw_claims
 from ontogeny.figures.curve import curve_rows, draw_curve, draw_final_curves, final_curve_rows
 from ontogeny.figures.diagram import diagram_rows, draw_diagram
@@ -65,6 +65,7 @@ __all__ = [
     "open_bundle",
     "pictures",
     "render",
+    "zipped",
 ]
 
 
@@ -87,9 +88,12 @@ class Picture:
     """A picture and the rows that it shows."""
 
     name: str
+    """File name without its ending."""
     caption: str
     rows: pd.DataFrame
     draw: Callable[[pd.DataFrame], Figure]
+    kind: str = ""
+    """Its entry of `FIGURES`; empty: it is none of them."""
 
     def files(self, formats: Sequence[Format], dpi: int) -> dict[str, bytes]:
         """Content of each file by its ending."""
@@ -251,8 +255,8 @@ def pictures(records: Sequence[MemberRecord], trajectory: Trajectory) -> Iterato
         if not len(rows):
             continue
         if not kind.split_by:
-            yield Picture(kind.name, kind.caption, rows, kind.draw)
+            yield Picture(kind.name, kind.caption, rows, kind.draw, kind.name)
             continue
         for values, part in rows.groupby(list(kind.split_by), sort=False):
             name = f"{kind.name}/{'-'.join(str(value) for value in values)}"
-            yield Picture(name, kind.caption, part.reset_index(drop=True), kind.draw)
+            yield Picture(name, kind.caption, part.reset_index(drop=True), kind.draw, kind.name)

@@ -43,7 +43,7 @@ def draw_bundle(analysis: CheckpointAnalysis, task: str) -> bytes:
         files["roles/roles.png"] = _role_picture(analysis)
     if task == IOI and analysis.algorithm is not None and analysis.algorithm.status == "measured":
         files["algorithm/circuit.png"] = render(draw_algorithm_circuit(member_rows(analysis)), "png", _DPI)
-    return _zipped(files)
+    return zipped(files)
 
 
 _LAST_ROLES: dict[tuple[str, int, str], bytes] = {}
@@ -65,7 +65,8 @@ def open_bundle(bundle: bytes) -> dict[str, bytes]:
         return {name: archive.read(name) for name in sorted(archive.namelist())}
 
 
-def _zipped(files: dict[str, bytes]) -> bytes:
+def zipped(files: dict[str, bytes]) -> bytes:
+    """The same files as one archive."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in files.items():

@@ -29,9 +29,9 @@ from ontogeny.core.circuit import (
     Circuit,
     EdgeScores,
     Selection,
+    grow_to,
     jaccard_edges,
     jaccard_nodes,
-    rank_edges,
     weighted_jaccard,
 )
 from ontogeny.core.graph import GraphSpec
@@ -114,10 +114,9 @@ def _side(analysis: CheckpointAnalysis, result: TaskAnalysis, params: Trajectory
     if result.circuit.circuit is not None and status == _FOUND:
         circuits[""] = result.circuit.circuit
     if result.scores is not None and status != "not_learned":
-        ranking = rank_edges(result.scores, selection)
-        for fraction in params.matched_fractions:
-            size = matched_size(analysis.model.graph, fraction, params)
-            circuits[f"_at_{per_cent(fraction)}pct"] = ranking.circuit(ranking.size_keeping(size))
+        sizes = [matched_size(analysis.model.graph, fraction, params) for fraction in params.matched_fractions]
+        grown = grow_to(result.scores, sizes, selection) if sizes else ()
+        circuits |= {f"_at_{per_cent(share)}pct": each for share, each in zip(params.matched_fractions, grown)}
     return _Side(analysis, status, result.scores, circuits)
 
 

@@ -21,6 +21,7 @@ from ontogeny.core.circuit import (
     empty_circuit,
     full_circuit,
     grow,
+    grow_to,
     jaccard_edges,
     jaccard_nodes,
     permute_scores,
@@ -239,6 +240,17 @@ def test_grown_circuits_reach_their_size_and_not_before():
     for kept in (1, 7, 30):
         n = ranking.size_keeping(kept)
         assert ranking.kept[n] >= kept > ranking.kept[n - 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(graph=GRAPHS, seed=st.integers(0, 10_000), shares=st.lists(st.floats(0, 1), min_size=1, max_size=3))
+def test_circuits_are_grown_to_several_sizes_without_ranking_all(graph: GraphSpec, seed: int, shares: list[float]):
+    """The same as from the whole ranking, also where pruning takes more than was allowed for."""
+    scores, sizes = random_scores(graph, seed), [round(share * graph.n_edges) for share in shares]
+    ranking = rank_edges(scores)
+    for circuit, size in zip(grow_to(scores, sizes), sizes, strict=True):
+        assert torch.equal(circuit.edges, ranking.circuit(ranking.size_keeping(size)).edges)
+        assert circuit.n_edges >= size
 
 
 def test_permuted_scores_stay_in_their_group_and_move():

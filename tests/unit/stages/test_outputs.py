@@ -1,5 +1,6 @@
 """The stages that read records, on a made-up study: also where a member or a checkpoint failed."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from ontogeny.core.errors import OntogenyError
+from ontogeny.execution.pool import run_jobs
 from ontogeny.figures import FIGURES
 from ontogeny.records import MemberRecord, read_json, write_member, write_transfer
 from ontogeny.records.member import Failure
@@ -91,3 +94,37 @@ def test_the_same_records_give_the_same_bytes(study: Study, monkeypatch: pytest.
         written.append({path.name: path.read_bytes() for path in files})
     assert len(written[0]) == 2 * len(trajectory.table_names()) - 2 + 1 + 3
     assert written[0] == written[1]
+
+
+def test_only_pictures_whose_rows_or_look_changed_are_drawn_again(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ontogeny.figures.FIGURES", {name: FIGURES[name] for name in ("behaviour", "role_map")})
+    asked: list[list[str]] = []
+
+    def watched(jobs, *rest):
+        asked.append([job.name for job in jobs])
+        return run_jobs(jobs, *rest)
+
+    monkeypatch.setattr("ontogeny.stages.figures.run_jobs", watched)
+    trajectory.run(study, None)
+    figures.run(study, None)
+    assert asked == [["figure behaviour", "figure role_map/small-s0", "figure role_map/deep-s0"]]
+    first = {path.name: path.read_bytes() for path in study.figures.rglob("*.png")}
+    shutil.rmtree(study.figures)
+    figures.run(study, None)
+    assert len(asked) == 1, "nothing to draw"
+    assert {path.name: path.read_bytes() for path in study.figures.rglob("*.png")} == first
+
+    write_member(study.analyses("small-s0"), member("small", STEPS[:-1]))
+    trajectory.run(study, None)
+    figures.run(study, None)
+    assert asked[1:] == [["figure behaviour", "figure role_map/small-s0"]], "deep-s0's roles are as they were"
+
+
+def test_a_picture_that_cannot_be_drawn_is_named(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = dataclasses.replace(FIGURES["behaviour"], rows=lambda *_: pd.DataFrame({"wrong": [1]}))
+    monkeypatch.setattr("ontogeny.figures.FIGURES", {"behaviour": broken})
+    trajectory.run(study, None)
+    with pytest.raises(OntogenyError, match="figure behaviour could not be drawn: KeyError"):
+        figures.run(study, None)
