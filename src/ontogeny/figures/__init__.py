@@ -20,6 +20,7 @@ from ontogeny.figures.curve import curve_rows, draw_curve, draw_final_curves, fi
 from ontogeny.figures.diagram import diagram_rows, draw_diagram
 from ontogeny.figures.onset import draw_onsets, study_onset_rows
 from ontogeny.figures.overview import draw_overview, overview_rows
+from ontogeny.figures.role_graph import draw_role_graph, role_graph_rows
 from ontogeny.figures.roles import (
     component_rows,
     draw_components,
@@ -237,6 +238,13 @@ FIGURES: dict[str, FigureKind] = {
             "What the heads of a role are worth to a task, beside as many heads of the same layers.",
             ablation_rows,
             draw_ablations,
+        ),
+        FigureKind(
+            "role_graph",
+            "Circuits as roles across scales: the share of |score| that runs from role to role.",
+            role_graph_rows,
+            draw_role_graph,
+            split_by=("task",),
         ),
         FigureKind(
             "self_repair",

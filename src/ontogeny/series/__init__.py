@@ -28,6 +28,7 @@ from ontogeny.series.quantities import (
     measures,
     similarity_quantity,
 )
+from ontogeny.series.role_graph import membership, role_graph_likeness, role_graph_table
 from ontogeny.series.roles import TASK_OF, handovers, role_emergences, role_onsets, role_table, role_turnover
 from ontogeny.series.scale import onset_differences, onset_trend
 from ontogeny.series.similarity import ewma, node_strengths, similarity
@@ -78,12 +79,15 @@ __all__ = [
     "leading_head",
     "measures",
     "mechanism_measures",
+    "membership",
     "node_strengths",
     "onset",
     "onset_differences",
     "onset_trend",
     "random_jaccard",
     "role_emergences",
+    "role_graph_likeness",
+    "role_graph_table",
     "role_onsets",
     "role_quantity",
     "role_survival",

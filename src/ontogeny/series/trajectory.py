@@ -18,6 +18,7 @@ from ontogeny.series.fluctuation import change_table, fluctuation_table, fluctua
 from ontogeny.series.onset import BEFORE_FIRST, FOUND, NEVER
 from ontogeny.series.persistence import role_survival
 from ontogeny.series.quantities import EDGES, NODES
+from ontogeny.series.role_graph import role_graph_likeness, role_graph_table
 from ontogeny.series.roles import handovers, role_emergences, role_onsets, role_table, role_turnover
 from ontogeny.series.scale import onset_differences, onset_trend
 from ontogeny.series.similarity import similarity
@@ -58,6 +59,10 @@ class Trajectory:
     """One row a member, task, checkpoint and size of circuits: likeness over time, beside its nulls."""
     survival: pd.DataFrame
     """One row a member and role: how long a head keeps it."""
+    role_graph: pd.DataFrame
+    """One row a member, task and pair of groups of nodes: the share of the last circuit that runs between them."""
+    role_graph_likeness: pd.DataFrame
+    """One row a task and pair of members: how alike their circuits are as roles, beside a null."""
     handovers: pd.DataFrame
     """One row for each time that a head lost a role."""
     transfers: pd.DataFrame
@@ -112,6 +117,8 @@ def follow(
         summary=summary(numbers, onsets),
         stability=stability_table(records, table, params, selection),
         survival=role_survival(heads, params.sustain),
+        role_graph=role_graph_table(records),
+        role_graph_likeness=role_graph_likeness(records, params.null_circuits, params.seed),
         handovers=handovers(records, params),
         transfers=carried,
         ablations=ablated,
