@@ -33,7 +33,7 @@ def draw_role_graph(rows: pd.DataFrame) -> Figure:
     width = 1.35 + 0.36 * len(groups)
     figure, panels = panel_grid(
         [str(scale) for scale in sizes.index], heights=[0.34 * len(groups), 0.5], columns=min(3, len(sizes)),
-        width=max(6.5, (width + 0.6) * min(3, len(sizes))), note="to",
+        width=max(6.5, (width + 0.6) * min(3, len(sizes))), note="from the group of a line to that of a column",
         title=f"{task_title(str(rows['task'].iloc[0]))}: per cent of the circuit's |score| from group to group",
     )  # fmt: skip
     for scale, (axes, names) in panels.items():
@@ -41,7 +41,6 @@ def draw_role_graph(rows: pd.DataFrame) -> Figure:
         here = rows[rows["scale"] == scale]
         _cells(axes, here, groups)
         seeds = here["member"].nunique()
-        axes.set_ylabel("from")
         axes.set_title(f"{scale} ({short(float(sizes[scale]))}{f', {seeds} seeds' if seeds > 1 else ''})")
     return figure
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
+from ontogeny.figures.role_graph import draw_role_graph, role_graph_rows
 from ontogeny.figures.transfer import (
     KIND_LABELS,
     ablation_rows,
@@ -68,3 +69,15 @@ def test_role_heads_beside_their_null(trajectory: Trajectory) -> None:
     lines = [line for axes in draw_ablations(rows).axes for line in axes.lines]
     assert len([line for line in lines if line.get_marker() not in ("None", "")]) == len(rows) == 12
     assert len(ablation_rows(None, Trajectory(**(vars(trajectory) | {"ablations": trajectory.ablations[:0]})))) == 0
+
+
+def test_roles_of_a_scale_are_the_mean_of_its_seeds(trajectory: Trajectory) -> None:
+    rows = role_graph_rows(None, trajectory)
+    assert rows.groupby(["member", "task"])["share"].sum().to_numpy() == pytest.approx(1)
+    here = rows[rows["task"] == "ioi"].reset_index(drop=True)
+    figure = draw_role_graph(here)
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.axison]
+    assert titles == ["deep (1.15M, 2 seeds)", "small (420K, 2 seeds)"]
+    mean = here[here["scale"] == "deep"].groupby(["source", "target"])["share"].sum() / 2
+    shown = [float(text.get_text()) for text in figure.axes[0].texts]
+    assert shown == [float(f"{100 * share:.0f}") for share in mean if share >= 0.005]
