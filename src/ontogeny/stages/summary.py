@@ -62,6 +62,9 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
         where = failure.member if failure.step is None else f"{failure.member} step {failure.step}"
         console.print(f"[bold]failed[/bold] {where}: {failure.reason}", highlight=False)
     _where(console, study)
+    alike = pd.read_parquet(study.trajectories / "alikeness.parquet")
+    if len(alike):
+        console.print(alikeness_table(alike))
     claims = pd.read_parquet(study.trajectories / "claims.parquet")
     console.print(claims_table(claims, wide=console.width >= 132))
     return not failures
@@ -159,6 +162,28 @@ def probe_table(exams: dict[str, Examination | None]) -> Table:
             shares = (result.accuracy, result.io, result.s, result.bystander)
             table.add_row(member, name, *("" if share is None else number(share) for share in shares))
         table.add_section()
+    return table
+
+
+def alikeness_table(alike: pd.DataFrame) -> Table:
+    """Scale x task: what circuits are worth in other models, and the edges that they share with the circuits there."""
+    title = "The same circuit? Raw faithfulness in other models, median over pairs (Jaccard of edges)"
+    heads = {
+        "at_home": "at home",
+        "over_time": "other checkpoints",
+        "shuffled": "heads shuffled",
+        "seeds_matched": "other seed, matched",
+        "seeds_unmatched": "same indices",
+        "seeds_shuffled": "shuffled",
+    }
+    table = new_table(title, "scale", "task", *heads.values())
+    for (scale, task), rows in alike.groupby(["scale", "task"], sort=False):
+        found = rows.set_index("what")
+        cells = [
+            f"{number(found.at[what, 'raw'])} ({number(found.at[what, 'jaccard'])})" if what in found.index else "-"
+            for what in heads
+        ]
+        table.add_row(str(scale), str(task), *cells)
     return table
 
 

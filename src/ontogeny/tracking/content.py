@@ -210,10 +210,16 @@ class Projection:
             tags=tags,
             params=_flat({"model": {"parameters": last.model.parameters}, **sections}),
             points=points,
-            files={"series.csv": rows.to_csv(index=False).encode()},
+            files={"series.csv": rows.to_csv(index=False).encode(), **self._elsewhere(record.member, task)},
             dataset=(task, digest),
             seconds=max((point.seconds for point in points), default=self.now),
         )
+
+    def _elsewhere(self, member: str, task: str) -> dict[str, bytes]:
+        """Tables of the member's circuits in other models, and of its role heads ablated; those that have rows."""
+        tables = {"transfers": self.trajectory.transfers, "ablations": self.trajectory.ablations}
+        kept = {name: t[(t["member"] == member) & (t["task"] == task)] for name, t in tables.items()}
+        return {f"{name}.csv": rows.to_csv(index=False).encode() for name, rows in kept.items() if len(rows)}
 
     def _tags(self, suite: str, member: str, scale: str, seed: int, task: str, fingerprint: str) -> dict[str, str]:
         tags = {"suite": suite, "member": member, "scale": scale, "seed": str(seed), "task": task}

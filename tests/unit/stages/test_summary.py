@@ -13,7 +13,7 @@ from rich.table import Table
 from ontogeny.core.results import Behaviour, Estimate
 from ontogeny.execution.examination import Examination
 from ontogeny.params import TrajectoryParams
-from ontogeny.series import follow
+from ontogeny.series import alikeness, follow, transfer_table
 from ontogeny.stages.learning import LEARNT, verdicts
 from ontogeny.stages.mechanism import (
     algorithm_table,
@@ -23,11 +23,12 @@ from ontogeny.stages.mechanism import (
     role_table,
 )
 from ontogeny.stages.reproduce import Timing
-from ontogeny.stages.summary import learning_table, main_table, probe_table, timing_table
+from ontogeny.stages.summary import alikeness_table, learning_table, main_table, probe_table, timing_table
 from ontogeny.stages.terminal import number, percent, whole
 from ontogeny.tasks import task_names
 from ontogeny.tasks.probes import ProbeResult
-from support.synthetic_study import study
+from support.synthetic_study import STEPS, study
+from support.synthetic_transfers import transfers
 
 
 def text(table: Table) -> str:
@@ -198,3 +199,14 @@ def test_handovers_are_counted_beside_what_chance_would_show() -> None:
     )
     assert 0 < followed < len(handovers)
     assert handover_sentence(handovers.iloc[:0], 2) == "No head that held a role has lost it."
+
+
+def test_circuits_in_other_models_a_line_a_scale_and_task() -> None:
+    several = study(("deep",), STEPS[-4:], ("ioi",), seeds=2)
+    shown = text(alikeness_table(alikeness(transfer_table(transfers(several), several))))
+    (line,) = [line for line in shown.splitlines() if "deep" in line]
+    assert re.search(r"0\.82 \(1.*\) +0\.\d+ \(0\.\d+\) +0\.1.* +0\.6", line)
+    alone = study(("deep",), STEPS[-4:], ("ioi",))
+    shown = text(alikeness_table(alikeness(transfer_table(transfers(alone), alone))))
+    (line,) = [line for line in shown.splitlines() if "deep" in line]
+    assert line.split()[-1] == "-", "there is no other seed"
