@@ -28,8 +28,9 @@ def _transfers(
     record: MemberRecord, seeds: Sequence[MemberRecord], steps: Sequence[int], known: Mapping[Place, TaskAnalysis]
 ) -> TransferRecord:
     there = {analysis.ref.step for analysis in record.analyses}
+    tasks = record.analyses[-1].tasks if record.analyses else {}
     anchors, rows = tuple(step for step in steps if step in there), []
-    for task in record.analyses[-1].tasks if record.analyses else ():
+    for task in tasks:
         for step in anchors:
             own = [(record.member, s, heads) for s in anchors for heads in ("own", "random")]
             mates = [(o.member, step, heads) for o in seeds for heads in ("unmatched", "matched", "random")]
@@ -38,7 +39,8 @@ def _transfers(
                 apart = abs(math.log2(step / source))
                 raw = {"own": 0.82 - 0.15 * apart, "matched": 0.6, "unmatched": 0.2, "random": 0.1}[heads]
                 rows.append(_transfer(task, step, of, source, heads, raw, here, there_))
-    ablations = tuple(_ablation(record, task, role, step) for step in anchors[-2:] for task, role in _NEEDED)
+    needed = [(task, role) for task, role in _NEEDED if task in tasks]
+    ablations = tuple(_ablation(record, task, role, step) for step in anchors[-2:] for task, role in needed)
     matches = tuple(
         HeadMatch(step, other.member, 0, head, head, 0.5)
         for other in seeds for step in anchors for head in range(2)
