@@ -65,6 +65,10 @@ class Rotary:
     cos: Tensor
     sin: Tensor
 
+    def of(self, pairs: slice) -> Rotary:
+        """The angles of some pairs."""
+        return self if len(self.cos) == 1 else Rotary(self.cos[pairs], self.sin[pairs])
+
     def rotate(self, x: Float[Tensor, "pairs heads columns d_head"], *, back: bool = False) -> None:
         """Rotate the leading dimensions of `x` in place; columns are the last ones of the window."""
         half = self.cos.shape[-1]

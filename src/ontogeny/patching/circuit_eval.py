@@ -13,7 +13,7 @@ does not:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,9 @@ from ontogeny.patching.reference import Ablation, Reference, ReferenceBlock, ref
 
 REFERENCE = 0
 """Structure number of a value that no in-circuit edge reaches."""
+TILE = 12 * 2**20
+"""Bytes of readers' inputs made, normed and projected before the next ones, so that they stay in the last cache."""
+ALL = slice(None)
 UNKNOWN = -1
 """Structure number of a value that has not been computed."""
 
@@ -197,19 +200,26 @@ class _Part:
         if not groups:
             return
         a, block, state = self.subject.architecture, self.subject.weights.blocks[layer], self.state[layer]
-        inputs = self._mix(self.reference.blocks[layer].resid, [columns[group[0]] for group in groups], width)
-        normed = normalise(a, inputs)[0]
-        n, H = inputs.shape[1], a.n_heads
-        for rows, channels in zip(normed, groups):
-            weight, bias = _channel_weights(block.qkv, block.qkv_bias, channels, a.d_head)
-            out = torch.addmm(bias, rows.reshape(n * width, -1), weight)
-            out = out.view(n, width, len(channels), a.d_head).permute(0, 2, 1, 3)
-            rotated = sum(c < 2 * H for c in channels)
-            if rotated:
-                self.plan.rotary.rotate(out[:, :rotated])
-            for place, channel in enumerate(channels):
-                slot, head = divmod(channel, H)
-                (state.q, state.k, state.v)[slot][head][:, -width:] = out[:, place]
+        mixed = self._mix(self.reference.blocks[layer].resid, [columns[group[0]] for group in groups], width)
+        H, projections = a.n_heads, [_channel_weights(block.qkv, block.qkv_bias, c, a.d_head) for c in groups]
+        for tile in self._tiles(len(groups) * width):
+            for rows, channels, (weight, bias) in zip(normalise(a, mixed(tile))[0], groups, projections):
+                out = torch.addmm(bias, rows.flatten(0, 1), weight)
+                out = out.view(-1, width, len(channels), a.d_head).permute(0, 2, 1, 3)
+                rotated = sum(c < 2 * H for c in channels)
+                if rotated:
+                    self.plan.rotary.of(tile).rotate(out[:, :rotated])
+                for place, channel in enumerate(channels):
+                    slot, head = divmod(channel, H)
+                    (state.q, state.k, state.v)[slot][head][tile, -width:] = out[:, place]
+
+    def _tiles(self, rows: int) -> list[slice]:
+        """Slices of the pairs, each of whose `rows` inputs a pair stay in a processor's cache until they are used."""
+        n, _, d = self.reference.embed.shape
+        size = n
+        if self.reference.embed.device.type == "cpu":
+            size = max(1, TILE // (rows * d * self.reference.embed.element_size()))
+        return [slice(i, i + size) for i in range(0, n, size)]
 
     def _update_patterns(self, state: _BlockState, heads: list[int]) -> None:
         q, k = _rows(state.q, heads), _rows(state.k, heads)
@@ -246,7 +256,7 @@ class _Part:
         )
         n, asking, d = reference.mid.shape
         if sources:
-            rows = self._mix(reference.mid, [sources], asking).view(n * asking, d)
+            rows = self._mix(reference.mid, [sources], asking)(ALL).view(n * asking, d)
             hidden = activate(a, torch.addmm(block.mlp_in_bias, normalise(a, rows)[0], block.mlp_in))
             written = torch.addmm(block.mlp_out_bias, hidden, block.mlp_out).view(n, asking, d).sub_(reference.mlp)
         elif reference.own_mlp is not None:
@@ -257,8 +267,8 @@ class _Part:
 
     def _mix(
         self, base: Float[Tensor, "pairs columns d_model"], groups: list[list[int]], width: int
-    ) -> Float[Tensor, "groups pairs width d_model"]:
-        """Reference residual plus the differences of each group's sources, at the last `width` columns."""
+    ) -> Callable[[slice], Float[Tensor, "groups pairs width d_model"]]:
+        """Reference residual plus the differences of each group's sources, at the last columns of some pairs."""
         base = base[:, -width:]
         stack = self.early if width == self.early.shape[2] and width > 1 else self.at_end
         sources = sorted({u for group in groups for u in group})
@@ -269,14 +279,19 @@ class _Part:
         choose = torch.zeros(len(groups), len(stack), dtype=base.dtype, device=base.device)
         for row, group in enumerate(groups):
             choose[row, [place[u] for u in group]] = 1.0
-        flat = base.reshape(1, -1).expand(len(groups), -1)
-        return torch.addmm(flat, choose, stack.reshape(len(stack), -1)).view(len(groups), *base.shape)
+
+        def mixed(pairs: slice) -> Float[Tensor, "groups pairs width d_model"]:
+            here = base[pairs]
+            flat = here.reshape(1, -1).expand(len(groups), -1)
+            return torch.addmm(flat, choose, stack[:, pairs].flatten(1)).view(len(groups), *here.shape)
+
+        return mixed
 
     def _final(self, sources: list[int]) -> Float[Tensor, "pairs d_model"]:
         """Input of the logits at the read position."""
         if not sources:
             return self.reference.final
-        return self._mix(self.reference.final[:, None], [sources], 1)[0, :, 0]
+        return self._mix(self.reference.final[:, None], [sources], 1)(ALL)[0, :, 0]
 
 
 def _channel_weights(weight: Tensor, bias: Tensor, channels: list[int], d_head: int) -> tuple[Tensor, Tensor]:

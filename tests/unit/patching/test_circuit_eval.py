@@ -10,7 +10,7 @@ from ontogeny.core.circuit import Circuit, complement, empty_circuit, full_circu
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import Metric
-from ontogeny.patching import Ablation, CircuitEvaluator
+from ontogeny.patching import Ablation, CircuitEvaluator, circuit_eval
 from support.engine import naive_circuit, neox_model, neox_subject, random_batch
 
 ABLATIONS = ("patch", "zero", "mean")
@@ -37,6 +37,20 @@ def test_circuits_are_those_of_the_definition(ablation: Ablation, parallel: bool
             torch.testing.assert_close(evaluator.evaluate(one), expected, atol=1e-12, rtol=0)
             seen.append(expected)
     assert torch.stack(seen).std(0).min() > 1e-3
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_a_cache_that_holds_one_pair_changes_nothing(ablation: Ablation, monkeypatch: pytest.MonkeyPatch):
+    model, subject, batch = neox_model(), neox_subject(), random_batch(padded=True, tokens=8)
+    circuit = random_circuit(subject.graph, 0.5, 0)
+    whole = CircuitEvaluator(subject, batch, ablation)
+    assert len(whole._parts[0]._tiles(9)) == 1
+    monkeypatch.setattr(circuit_eval, "TILE", 1)
+    tiled = CircuitEvaluator(subject, batch, ablation)
+    assert len(tiled._parts[0]._tiles(9)) == len(batch) > 1
+    expected = naive_circuit(model, batch, circuit.edges, ablation)
+    torch.testing.assert_close(tiled.evaluate(circuit), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(tiled.evaluate(circuit), whole.evaluate(circuit), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("parallel", [True, False])
