@@ -586,6 +586,10 @@ class Params(Section):
     execution: ExecutionParams
     tracking: TrackingParams
 
+    def starts_trained(self, member: str) -> bool:  # noqa: ARG002
+        """Whether step 0 of a member is a model that was trained before."""
+        return False
+
     def check_members(self) -> None:
         """Refuse members that the other sections do not know; what that means depends on the suite's source."""
 
@@ -642,6 +646,10 @@ class FolderStudyParams(Params):
 
     corpus: TextParams
     checkpoints: FolderParams
+
+    def starts_trained(self, member: str) -> bool:
+        """If it has a base model."""
+        return member in self.checkpoints.base
 
     def check_members(self) -> None:
         """Each has a folder."""

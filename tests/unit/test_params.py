@@ -13,7 +13,7 @@ from ontogeny.stages.check import check_params
 from ontogeny.stages.study import MATRIX, STAGES
 
 ROOT = Path(__file__).parents[2]
-FILES = [ROOT / "params.yaml", *sorted((ROOT / "params").glob("*.yaml"))]
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "params").glob("*.yaml")), *sorted((ROOT / "examples").glob("*.yaml"))]
 WITHOUT_STAGE = {"suite", "execution", "tracking"}
 
 

@@ -66,12 +66,21 @@ def coverage(
     return dict(sorted(found.items()))
 
 
-def anchors(steps: Sequence[int], count: int = 8) -> tuple[int, ...]:
-    """At most `count` steps, evenly spread over the checkpoints, the first and the last included."""
-    ordered = sorted(steps)
-    if len(ordered) <= count:
-        return tuple(ordered)
-    return tuple(ordered[round(i * (len(ordered) - 1) / (count - 1))] for i in range(count))
+def choose_anchors(steps: Sequence[int], count: int, octaves: float, *, start: bool = False) -> tuple[int, ...]:
+    """At most `count` steps: the last, and those nearest to `octaves`, 2 x `octaves`, ... before it; ascending.
+
+    Chosen by the schedule alone, never by what was found there. Nearest in the logarithm of the step; of two that are
+    as near the earlier. A checkpoint is chosen once, and step 0, which has no logarithm, only as the last; or with
+    `start` (it is a model that was trained before) in place of the earliest.
+    """
+    if not steps:
+        return ()
+    last = max(steps)
+    begin = [0] if start and 0 in steps and last > 0 and count > 1 else []
+    later = sorted(step for step in set(steps) if step > 0)
+    wanted = [math.log2(last) - octaves * place for place in range(count - len(begin))] if last > 0 else []
+    found = {min(later, key=lambda step: (abs(math.log2(step) - at), step)) for at in wanted}
+    return tuple(sorted({*begin, *found, last}))
 
 
 def _third(steps: Sequence[int]) -> list[int]:

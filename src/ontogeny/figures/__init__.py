@@ -18,6 +18,7 @@ from ontogeny.figures.bundle import draw_bundle, open_bundle, zipped
 from ontogeny.figures.claims import claim_rows, draw_claims
 from ontogeny.figures.curve import curve_rows, draw_curve, draw_final_curves, final_curve_rows
 from ontogeny.figures.diagram import diagram_rows, draw_diagram
+from ontogeny.figures.drift import draw_drift, drift_rows
 from ontogeny.figures.onset import draw_onsets, study_onset_rows
 from ontogeny.figures.overview import draw_overview, overview_rows
 from ontogeny.figures.role_graph import draw_role_graph, role_graph_rows
@@ -232,6 +233,12 @@ FIGURES: dict[str, FigureKind] = {
             "Over time against over seeds: what circuits are worth in other models, and the edges that they share.",
             alikeness_rows,
             draw_alikeness,
+        ),
+        FigureKind(
+            "drift",
+            "Trained further: edges shared with the circuit of step 0, and what each circuit is worth in the other.",
+            drift_rows,
+            draw_drift,
         ),
         FigureKind(
             "role_ablation",

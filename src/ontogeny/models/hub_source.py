@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.core.results import CheckpointRef
-from ontogeny.core.schedule import Analysis, anchors, coverage
+from ontogeny.core.schedule import Analysis, choose_anchors, coverage
 from ontogeny.models.checkpoints import Forecast, register_source
 from ontogeny.models.hub import (
     HubFile,
@@ -32,7 +32,7 @@ from ontogeny.models.hub import (
 )
 from ontogeny.models.hub_cache import HubCache, NoRoom
 from ontogeny.models.pythia import repository as pythia_repository
-from ontogeny.params import HubParams, Params, TextParams, split_member, step_pattern
+from ontogeny.params import HubParams, Params, TextParams, TransferParams, split_member, step_pattern
 from ontogeny.tasks.tokenizer import same_tokenizer
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class HubSource:
     project: Path
     budget: int | None
     """Bytes of checkpoints on the disk."""
+    transfer: TransferParams
+    """Which checkpoints will be needed again."""
     ahead_by: int
     """Checkpoints that may lie ready before they are opened."""
 
@@ -100,7 +102,9 @@ class HubSource:
         """Commits and hashes; nothing is downloaded."""
         pins, found = self._resolved(member)
         folder.mkdir(parents=True, exist_ok=True)
-        write_pins(folder / PINS, {step: pin for step, (pin, _) in found.items()})
+        steps = [step for step, (_, analyses) in found.items() if "circuits" in analyses]
+        again = choose_anchors(steps, self.transfer.anchors, self.transfer.octaves)
+        write_pins(folder / PINS, {step: (pin, step in again) for step, (pin, _) in found.items()})
         scale, seed = split_member(member)
         return tuple(
             CheckpointRef(
@@ -122,8 +126,8 @@ class HubSource:
     @contextmanager
     def opened(self, ref: CheckpointRef) -> Iterator[Path]:
         """Its folder in the hub's cache, fetched if need be."""
-        pins = self._pinned(ref.member)
-        with self.cache.opened(pins[ref.step], kept=ref.step in anchors(list(pins))) as folder:
+        pin, kept = self._pinned(ref.member)[ref.step]
+        with self.cache.opened(pin, kept=kept) as folder:
             yield folder
 
     @contextmanager
@@ -142,8 +146,7 @@ class HubSource:
         """Fetch one after the other, at most `ahead_by` of them before they are opened."""
         cache, waiting = self.cache, dict[str, float]()
         for ref in refs:
-            pins = self._pinned(ref.member)
-            pin, kept = pins[ref.step], ref.step in anchors(list(pins))
+            pin, kept = self._pinned(ref.member)[ref.step]
             while not stop.is_set():
                 for commit in [c for c, t in waiting.items() if cache.used_at(c) != t or cache.in_use(c)]:
                     del waiting[commit]
@@ -160,8 +163,8 @@ class HubSource:
                     break
                 stop.wait(0.1)
 
-    def _pinned(self, member: str) -> dict[int, Pin]:
-        """Step -> checkpoint, as `references` wrote it."""
+    def _pinned(self, member: str) -> dict[int, tuple[Pin, bool]]:
+        """Step -> checkpoint and whether it will be needed again, as `references` wrote it."""
         return read_pins(self.study / "data" / "checkpoints" / member / PINS)
 
     def _resolved(self, member: str) -> tuple[Pins, dict[int, tuple[Pin, tuple[Analysis, ...]]]]:
@@ -242,13 +245,13 @@ def other_tokenizer(member: str, where: str, tokenizer: str) -> OntogenyError:
     )
 
 
-def write_pins(path: Path, pins: Mapping[int, Pin]) -> None:
-    """Checkpoints by step, as JSON."""
-    data = {str(step): asdict(pin) for step, pin in pins.items()}
+def write_pins(path: Path, pins: Mapping[int, tuple[Pin, bool]]) -> None:
+    """Checkpoints by step, and whether they will be needed again, as JSON."""
+    data = {str(step): asdict(pin) | {"again": again} for step, (pin, again) in pins.items()}
     path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_pins(path: Path) -> dict[int, Pin]:
+def read_pins(path: Path) -> dict[int, tuple[Pin, bool]]:
     """Inverse of `write_pins`.
 
     Raises:
@@ -258,8 +261,12 @@ def read_pins(path: Path) -> dict[int, Pin]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise OntogenyError(f"{path} does not exist: run the stage `checkpoints` first.") from None
-    files: Callable[[Any], tuple[HubFile, ...]] = lambda items: tuple(HubFile(**item) for item in items)  # noqa: E731
-    return {int(step): Pin(**{**pin, "files": files(pin["files"])}) for step, pin in data.items()}
+    return {int(step): (_pin(item), item["again"]) for step, item in data.items()}
+
+
+def _pin(item: Mapping[str, Any]) -> Pin:
+    files = tuple(HubFile(**file) for file in item["files"])
+    return Pin(item["repository"], item["revision"], item["commit"], files)
 
 
 def _make(params: Params, study: Path, project: Path) -> HubSource:
@@ -274,6 +281,7 @@ def _make(params: Params, study: Path, project: Path) -> HubSource:
         study=study,
         project=project,
         budget=None if execution.disk_gb is None else int(execution.disk_gb * 1e9),
+        transfer=params.transfer,
         ahead_by=execution.n_jobs or 2,
     )
 

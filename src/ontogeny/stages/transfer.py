@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ontogeny.core.circuit import Circuit
 from ontogeny.core.results import CheckpointAnalysis
 from ontogeny.core.roles import ROLES_OF_TASKS, Head
+from ontogeny.core.schedule import choose_anchors
 from ontogeny.core.transfer import HeadsOf, Transfer
 from ontogeny.execution.analyses import Work
 from ontogeny.execution.jobs import Job
@@ -27,7 +28,7 @@ from ontogeny.records import Failure, MemberRecord, TransferRecord, read_member,
 from ontogeny.records.datasets import read_checkpoints
 from ontogeny.stages.analyse import works_of
 from ontogeny.stages.study import Study
-from ontogeny.transfer import Carried, CarriedCircuit, choose_anchors
+from ontogeny.transfer import Carried, CarriedCircuit
 
 log = logging.getLogger(__name__)
 _UNLEARNT = ("not_learned", "nan")
@@ -94,7 +95,7 @@ def _side(study: Study, member: str) -> _Side:
     refs = read_checkpoints(study.checkpoints(member)).refs
     record, settings = read_member(study.analyses(member)), study.params.transfer
     steps = [ref.step for ref in refs if "circuits" in ref.analyses and ref.step not in record.duplicates]
-    anchors = choose_anchors(steps, settings.anchors, settings.octaves)
+    anchors = choose_anchors(steps, settings.anchors, settings.octaves, start=study.params.starts_trained(member))
     analyses = {analysis.ref.step: analysis for analysis in record.analyses}
     works = {work.ref.step: work for work in works_of(study, member) if work.ref.step in analyses}
     return _Side(anchors, works, record, analyses)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ontogeny.core.errors import OntogenyError
-from ontogeny.core.schedule import ANALYSES, PYTHIA_STEPS, SPARSE_STEPS, anchors, coverage, scheduled
+from ontogeny.core.schedule import ANALYSES, PYTHIA_STEPS, SPARSE_STEPS, coverage, scheduled
 
 OLMO = tuple(range(1000, 738_001, 1000))
 STEPS = st.lists(st.integers(0, 200_000), min_size=1, max_size=60, unique=True)
@@ -53,10 +53,3 @@ def test_a_checkpoint_is_analysed_for_what_its_analyses_rest_on() -> None:
     assert found == {0: ANALYSES[:1], 2: ANALYSES[:1], 4: ANALYSES[:2], 8: ANALYSES}
     alone = coverage({"behaviour": "none", "circuits": "none", "algorithm": (2,)}, (0, 2, 4, 8), "here")
     assert alone == {2: ANALYSES}
-
-
-def test_anchors_are_few_and_hold_both_ends() -> None:
-    assert anchors((8, 0, 4)) == (0, 4, 8)
-    found = anchors(PYTHIA_STEPS)
-    assert len(found) == 8
-    assert (found[0], found[-1]) == (0, 143_000)

@@ -381,7 +381,7 @@ def test_a_disk_that_fills_is_said_and_leaves_no_half_files(tmp_path: Path, monk
 def test_the_least_recently_needed_makes_room_and_what_is_in_use_stays(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ontogeny.models.hub_source.anchors", lambda _: ())
+    monkeypatch.setattr("ontogeny.models.hub_source.choose_anchors", lambda *_: ())
     one = sum(
         file.stat().st_size for file in hub.repository(NAME).commits[hub.repository(NAME).branches["step0"]].values()
     )
@@ -414,14 +414,14 @@ def test_the_least_recently_needed_makes_room_and_what_is_in_use_stays(
 
 
 def test_anchors_stay_as_long_as_others_can_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ontogeny.models.hub_source.anchors", lambda _: (0, 1))
+    monkeypatch.setattr("ontogeny.models.hub_source.choose_anchors", lambda *_: (0, 1))
     found = source(tmp_path, {"execution.disk_gb": 3.5 * 0.31e-3})
     refs = pinned(found)
     for step in (0, 1, 2, 4, 1000):
         with found.opened(refs[step]):
             pass
     pins = found._pinned("70m-s0")
-    assert [step for step in STEPS if found.cache.is_whole(pins[step])] == [0, 1, 1000]
+    assert [step for step in STEPS if found.cache.is_whole(pins[step][0])] == [0, 1, 1000]
 
 
 def test_what_others_had_fetched_is_never_removed(tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_what_others_had_fetched_is_never_removed(tmp_path: Path) -> None:
         with found.opened(refs[step]):
             pass
     pins = found._pinned("70m-s0")
-    assert [step for step in STEPS if found.cache.is_whole(pins[step])] == [0, 2]
+    assert [step for step in STEPS if found.cache.is_whole(pins[step][0])] == [0, 2]
 
 
 def test_one_that_waits_for_room_gets_it(tmp_path: Path) -> None:
@@ -470,7 +470,7 @@ def test_the_next_ones_come_while_one_is_in_use_but_not_all(hub: Hub, tmp_path: 
     pins = found._pinned("70m-s0")
 
     def whole() -> list[int]:
-        return [step for step in STEPS if found.cache.is_whole(pins[step])]
+        return [step for step in STEPS if found.cache.is_whole(pins[step][0])]
 
     with found.ahead([refs[step] for step in STEPS]):
         eventually(lambda: whole() == [0, 1])
@@ -505,7 +505,7 @@ def test_fetching_ahead_and_removing_never_get_in_the_way_of_who_reads(hub: Hub,
 def test_what_is_just_being_fetched_is_not_yet_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = source(tmp_path)
     refs = pinned(found)
-    pin = found._pinned("70m-s0")[4]
+    pin = found._pinned("70m-s0")[4][0]
     download, before = HubCache._download, []
 
     def watched(cache: HubCache, pin: Pin) -> None:

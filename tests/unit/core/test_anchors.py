@@ -2,7 +2,7 @@
 
 import pytest
 
-from ontogeny.transfer import choose_anchors
+from ontogeny.core.schedule import choose_anchors
 
 
 def test_an_octave_apart_counted_from_the_end() -> None:
@@ -26,3 +26,12 @@ def test_only_the_schedule_counts_whatever_its_order() -> None:
     assert choose_anchors(steps[::-1], 8, 0.5) == choose_anchors(steps, 8, 0.5)
     assert len(choose_anchors(steps, 8, 0.5)) <= 8
     assert choose_anchors(steps, 1, 0.5) == (2048,)
+
+
+def test_a_model_that_was_trained_before_is_an_anchor_too() -> None:
+    steps = (0, 10, 20, 40, 80)
+    assert choose_anchors(steps, 8, 1.0) == (10, 20, 40, 80)
+    assert choose_anchors(steps, 8, 1.0, start=True) == steps
+    assert choose_anchors(steps, 3, 1.0, start=True) == (0, 40, 80)
+    assert choose_anchors(steps, 1, 1.0, start=True) == (80,)
+    assert choose_anchors((0,), 8, 1.0, start=True) == (0,)
