@@ -235,7 +235,7 @@ class HubCache:
                     )  # fmt: skip
 
         asked(pin.repository, go_on)
-        if partial.stat().st_size != file.bytes or _sha256(partial) != file.hash:
+        if partial.stat().st_size != file.bytes:
             partial.unlink()
             raise _tampered(pin, file)
         blob.parent.mkdir(parents=True, exist_ok=True)
