@@ -58,7 +58,7 @@ def draw_drift(rows: pd.DataFrame) -> Figure:
         below.axhline(0.0, color=MUTED, linewidth=0.8)
         below.set_ylabel("raw faithfulness")
         below.text(
-            0.02, 0.04, "line: first circuit here; dots: this circuit in the first model", transform=below.transAxes,
+            0.02, 0.1, "line: first circuit here; dots: this circuit in the first model", transform=below.transAxes,
             fontsize=7, color=MUTED,
         )  # fmt: skip
         token_axis(below, here["tokens"].astype(float).tolist())

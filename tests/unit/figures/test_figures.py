@@ -187,7 +187,8 @@ def test_every_figure_of_the_registry_is_drawn() -> None:
     made = list(pictures(records, follow(records, TrajectoryParams())))
     names = [picture.name for picture in made]
     assert len(set(names)) == len(names)
-    assert {name.partition("/")[0] for name in names} == set(FIGURES)
+    carried = {"transfer", "alikeness", "role_ablation", "drift"}  # of the stage `transfer`: test_transfer_figures.py
+    assert {name.partition("/")[0] for name in names} == set(FIGURES) - carried
     assert {"circuit/ioi-deep-s0", "circuit/sva-deep-s0"} < set(names)
     for picture in made:
         files = picture.files(("png", "svg"), 40)

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
+from ontogeny.figures.drift import draw_drift, drift_rows
 from ontogeny.figures.role_graph import draw_role_graph, role_graph_rows
 from ontogeny.figures.transfer import (
     KIND_LABELS,
@@ -81,3 +82,24 @@ def test_roles_of_a_scale_are_the_mean_of_its_seeds(trajectory: Trajectory) -> N
     mean = here[here["scale"] == "deep"].groupby(["source", "target"])["share"].sum() / 2
     shown = [float(text.get_text()) for text in figure.axes[0].texts]
     assert shown == [float(f"{100 * share:.0f}") for share in mean if share >= 0.005]
+
+
+def test_drift_is_from_a_first_checkpoint_that_was_trained_before(trajectory: Trajectory) -> None:
+    assert len(drift_rows(None, trajectory)) == 0
+    carried = trajectory.transfers
+    first = carried["step"].min()
+    based = carried.assign(**{name: carried[name].replace({first: 0}) for name in ("step", "source_step")})
+    rows = drift_rows(None, Trajectory(**(vars(trajectory) | {"transfers": based})))
+    one = rows[(rows["member"] == "deep-s0") & (rows["task"] == "ioi")].sort_values("step")
+    assert list(one["step"]) == sorted(based["step"].unique())
+    assert one["jaccard"].iloc[0] == 1.0
+    assert one["held"].iloc[0] == one["back"].iloc[0]
+    source = based[(based["member"] == "deep-s0") & (based["task"] == "ioi") & (based["heads"] == "own")]
+    last = source["step"].max()
+    there = source[(source["step"] == last) & (source["source_step"] == 0)]
+    assert float(one["held"].iloc[-1]) == float(there["raw"].iloc[0])
+    back = source[(source["step"] == 0) & (source["source_step"] == last)]
+    assert float(one["back"].iloc[-1]) == float(back["raw"].iloc[0])
+    figure = draw_drift(rows)
+    assert len(figure.axes) == 2 * rows["task"].nunique()
+    assert len(figure.axes[0].lines) == rows["member"].nunique()
