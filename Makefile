@@ -30,7 +30,7 @@ ui: $(VENV)/.installed
 
 bench: $(VENV)/.installed-test
 	@$(BIN)/python tests/benchmarks/bench.py $(BENCH_ARGS)
-	@$(if $(BENCH_ARGS),true,$(BIN)/python tests/benchmarks/paths.py && $(BIN)/python tests/benchmarks/roles.py)
+	@$(if $(BENCH_ARGS),true,$(BIN)/python tests/benchmarks/paths.py && $(BIN)/python tests/benchmarks/roles.py && $(BIN)/python tests/benchmarks/trajectories.py)
 
 docs: $(VENV)/.installed
 	@$(PIP) -e '.[docs]'

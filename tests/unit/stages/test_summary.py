@@ -12,8 +12,11 @@ from rich.table import Table
 
 from ontogeny.core.results import Behaviour, Estimate
 from ontogeny.execution.examination import Examination
-from ontogeny.params import TrajectoryParams
+from ontogeny.params import ClaimsParams, TrajectoryParams
 from ontogeny.series import alikeness, follow, transfer_table
+from ontogeny.series.claims import ALL, Claim, texts
+from ontogeny.series.claims import claims_table as table_of
+from ontogeny.stages.claims import claims_table
 from ontogeny.stages.learning import LEARNT, verdicts
 from ontogeny.stages.mechanism import (
     algorithm_table,
@@ -210,3 +213,23 @@ def test_circuits_in_other_models_a_line_a_scale_and_task() -> None:
     shown = text(alikeness_table(alikeness(transfer_table(transfers(alone), alone))))
     (line,) = [line for line in shown.splitlines() if "deep" in line]
     assert line.split()[-1] == "-", "there is no other seed"
+
+
+def test_the_claims_table_has_a_line_a_claim_and_says_why() -> None:
+    rules = ClaimsParams()
+    verdicts_ = dict.fromkeys(texts(rules), "undecided") | {"C1": "supported", "C8": "contradicted"}
+    claims = [Claim(name, ALL, verdict, f"reason of {name}", 0.25, -0.5, 1.0) for name, verdict in verdicts_.items()]  # type: ignore[arg-type]
+    table = table_of([*claims, Claim("C1", "ioi", "n/a", "a part")], rules)
+    for wide, width in ((True, 150), (False, 80)):
+        console = Console(file=StringIO(), width=width)
+        console.print(claims_table(table, wide=wide))
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert max(map(len, lines)) <= width
+        for name, verdict in verdicts_.items():
+            (line,) = [line for line in lines if line.split()[:1] == [name]]
+            assert verdict in line
+        assert not any("a part" in line for line in lines)
+    first = next(line for line in text(claims_table(table)).splitlines() if line.split()[:1] == ["C1"])
+    assert "0.25" in first
+    assert "-0.50 to 1.00" in first
+    assert "reason of C1" in first
