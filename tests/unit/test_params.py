@@ -94,6 +94,8 @@ def test_settings_that_change_no_number_are_no_dvc_params() -> None:
         ("tune.checkpoints", ["small-s0"], "tune.checkpoints.0: String should match pattern"),
         ("tune.checkpoints", ["giant-s0@last"], "'giant-s0@last' is of no member of the suite"),
         ("tune.target", 1.0, "tune.target: Input should be less than 1"),
+        ("transfer.ablated_sets", 50, "transfer.ablated_sets: Input should be greater than or equal to 100"),
+        ("transfer.octaves", 0, "transfer.octaves: Input should be greater than 0"),
         ("execution.device", "gpu", "execution.device"),
         ("execution.n_jobs", 0, "execution.n_jobs"),
     ],

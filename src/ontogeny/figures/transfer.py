@@ -121,13 +121,14 @@ def draw_alikeness(rows: pd.DataFrame) -> Figure:
     tasks, styles = list(dict.fromkeys(rows["task"])), member_styles(rows)
     kinds = [kind for kind in KIND_LABELS if kind in set(rows["what"])]
     figure, panels = panel_grid(
-        tasks, heights=[1.7, 1.1], columns=min(2, len(tasks)), width=6.6 * min(2, len(tasks)),
+        tasks, heights=[1.7, 1.1, 0.1], columns=min(2, len(tasks)), width=6.6 * min(2, len(tasks)),
         legends=[member_handles(rows.assign(seed=0, dashes=0))],
         title="Circuits in other models: over time, over seeds, and with heads shuffled within layers",
         note="medians over pairs, lines from the least to the largest; what is beyond the window stands at its edge",
     )  # fmt: skip
     members = members_in_order(rows)
-    for task, (upper, lower) in panels.items():
+    for task, (upper, lower, names) in panels.items():
+        names.set_axis_off()  # the second line of the names needs its place
         here = rows[rows["task"] == task]
         upper.axhline(1, color=MUTED, linewidth=0.7)
         upper.axhline(0, color=MUTED, linewidth=0.7)
@@ -143,6 +144,7 @@ def draw_alikeness(rows: pd.DataFrame) -> Figure:
         words = [KIND_LABELS[kind].replace(", ", ",\n") for kind in kinds]
         lower.set_xticks(range(len(kinds)), words, fontsize=6.8)
         lower.set_xlim(-0.6, len(kinds) - 0.4)
+        lower.tick_params(labelbottom=True)
     return figure
 
 
