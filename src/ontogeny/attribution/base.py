@@ -10,7 +10,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -21,6 +20,7 @@ from ontogeny.attribution.path import bytes_per_pair
 from ontogeny.core.circuit import EdgeScores
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.pairs import PairBatch
+from ontogeny.models.memory import budget_on, within_memory
 from ontogeny.models.subject import Subject, check_batch
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def in_parts(
     size, start = min(batch_pairs or pairs_at_once(subject, batch, settings), len(batch)), 0
     while start < len(batch):
         part = batch.take(slice(start, start + size))
-        found = _unless_out_of_memory(partial(score, subject, part, settings, per_example))
+        found = within_memory(lambda part=part: score(subject, part, settings, per_example).cpu())  # type: ignore[misc]
         if found is not None:
             start += size
             yield found
@@ -166,26 +166,15 @@ def in_parts(
             )
 
 
-def pairs_at_once(subject: Subject, batch: PairBatch, settings: AttributionSettings, budget: int = 2**30) -> int:
+def pairs_at_once(subject: Subject, batch: PairBatch, settings: AttributionSettings, budget: int | None = None) -> int:
     """How many pairs of this batch are worked on together.
 
-    As many as keep memory beside the weights within `budget` bytes, and within one and a half times what all writers
-    write on all pairs (pairs x tokens x F x d_model numbers) wherever that is more than `UNBOUNDED`; in even parts.
+    As many as keep memory beside the weights within `budget` bytes (None: `budget_on` the device), and within one and a
+    half times what all writers write on all pairs (pairs x tokens x F x d_model numbers) wherever that is more than
+    `UNBOUNDED`; in even parts.
     """
     tokens, item = batch.clean.shape[1], subject.weights.embed.element_size()
     written = len(batch) * tokens * subject.graph.n_writers * subject.architecture.d_model * item
-    allowed = min(budget, max(UNBOUNDED, int(BOUND * written)))
+    allowed = min(budget or budget_on(subject.device), max(UNBOUNDED, int(BOUND * written)))
     most = max(1, allowed // bytes_per_pair(subject.architecture, tokens, max(2, settings.steps), item))
     return math.ceil(len(batch) / math.ceil(len(batch) / most))
-
-
-def _unless_out_of_memory(score: Callable[[], Tensor]) -> Tensor | None:
-    """None if memory ran out; by then the error, which holds on to every tensor of the attempt, is gone."""
-    try:
-        return score().cpu()
-    except (RuntimeError, MemoryError) as error:
-        # torch's own error is for accelerators; its CPU allocator raises a plain RuntimeError
-        on_cpu = "DefaultCPUAllocator" in str(error)
-        if not (on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)):
-            raise
-        return None

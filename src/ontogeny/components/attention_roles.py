@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ontogeny.components.base import Material, Role, register, undefined
 from ontogeny.core.roles import RoleScores
+from ontogeny.models.memory import halved
 from ontogeny.models.paths import run_blocks
 from ontogeny.models.readout import read_logits
 from ontogeny.models.subject import Subject
@@ -84,25 +85,33 @@ def _measure(subject: Subject, material: Material, params: RolesParams) -> RoleS
             f"A run of {run.length} tokens is all that a context of {subject.architecture.context} tokens and the "
             f"ordinary tokens of the vocabulary allow; at least {SHORTEST} are needed.",
         )
-    a = subject.architecture
-    tokens = run.tokens.to(subject.device)
+    at_once = min(max(1, AT_ONCE // (4 * run.length**2)), len(run.tokens))
+    (patterns, losses), _ = halved(lambda size: _means(subject, run, size), at_once, "sequence")
+    curve = torch.stack([by_lag(pattern, run.length) for pattern in patterns])
+    first, second = losses.tolist()
+    facts = {
+        "length": float(run.length),
+        "sequences": float(len(run.tokens)),
+        "loss_first": first,
+        "loss_second": second,
+    }
+    return _point(curve, "induction", run.length - 1, {CURVE: curve}, facts)
+
+
+def _means(
+    subject: Subject, run: RepeatedRun, at_once: int
+) -> tuple[Float[Tensor, "layers heads tokens tokens"], Float[Tensor, 2]]:
+    """Means over sequences: attention patterns, and the losses of `_losses`."""
+    a, tokens = subject.architecture, run.tokens.to(subject.device)
     total = torch.zeros(a.n_layers, a.n_heads, 2 * run.length, 2 * run.length, dtype=subject.dtype)
     losses = torch.zeros(2, dtype=torch.float64)
-    for part in tokens.split(max(1, AT_ONCE // (4 * run.length**2))):
+    for part in tokens.split(at_once):
         lengths = torch.full((len(part),), part.shape[1], device=subject.device)
         final = tokens.new_empty(0)
         for layer, (done, final) in enumerate(run_blocks(subject.weights, part, lengths)):  # noqa: B007
             total[layer] += done.pattern.sum(dim=0).to(total)
         losses += _losses(subject, final, part, run.length)
-    curve = torch.stack([by_lag(pattern, run.length) for pattern in total / len(tokens)])
-    first, second = (losses / len(tokens)).tolist()
-    facts = {
-        "length": float(run.length),
-        "sequences": float(len(tokens)),
-        "loss_first": first,
-        "loss_second": second,
-    }
-    return _point(curve, "induction", run.length - 1, {CURVE: curve}, facts)
+    return total / len(tokens), losses / len(tokens)
 
 
 def _losses(

@@ -39,6 +39,7 @@ from ontogeny.components.base import Material, Role, Texts, register, undefined
 from ontogeny.core.roles import RoleScores
 from ontogeny.models.forward import BlockRun, Residual
 from ontogeny.models.functional import normalise
+from ontogeny.models.memory import halved
 from ontogeny.models.paths import head_outputs, head_readouts, run_blocks
 from ontogeny.models.readout import read_logits
 from ontogeny.models.subject import Subject
@@ -139,22 +140,22 @@ def split_halves(text: Texts, settings: CopySuppressionParams) -> Halves:
     return Halves(scored, mean)
 
 
-def batches(text: Texts) -> Iterator[Texts]:
-    """Documents of like length together, at most `COLUMNS` columns at a time."""
+def batches(text: Texts, columns: int = COLUMNS) -> Iterator[Texts]:
+    """Documents of like length together, at most so many columns at a time."""
     order = torch.argsort(text.lengths, descending=True, stable=True).tolist()
     while order:
         width = int(text.lengths[order[0]])
-        count = sum(1 for i in order[: max(1, COLUMNS // max(width, 1))] if 2 * int(text.lengths[i]) >= width)
+        count = sum(1 for i in order[: max(1, columns // max(width, 1))] if 2 * int(text.lengths[i]) >= width)
         yield Texts(text.tokens[order[:count], :width], text.lengths[order[:count]])
         order = order[count:]
 
 
-def mean_values(subject: Subject, text: Texts) -> Means:
+def mean_values(subject: Subject, text: Texts, columns: int = COLUMNS) -> Means:
     """Mean of the heads' values per position, before W_O."""
     a, longest = subject.architecture, int(text.lengths.max())
     counts = (text.lengths[:, None] > torch.arange(longest)).sum(dim=0)
     sums = torch.zeros(a.n_layers, longest, a.n_heads, a.d_head, dtype=subject.dtype, device=subject.device)
-    for part in batches(text):
+    for part in batches(text, columns):
         for layer, (done, _) in enumerate(_run(subject, part)):
             for row, length in enumerate(part.lengths.tolist()):
                 sums[layer, :length] += done.heads[row, -length:]
@@ -163,13 +164,18 @@ def mean_values(subject: Subject, text: Texts) -> Means:
 
 
 def divergences(
-    subject: Subject, text: Texts, means: Means, attended: float, generator: torch.Generator
+    subject: Subject,
+    text: Texts,
+    means: Means,
+    attended: float,
+    generator: torch.Generator,
+    columns: int = COLUMNS,
 ) -> Float[Tensor, "4 layers heads"]:
     """Sums over destinations of KL in nats: mean-ablated, CSPA; and on every eighth document mean-ablated, null."""
     a = subject.architecture
     sums = torch.zeros(4, a.n_layers, a.n_heads, dtype=torch.float64)
     taken = 0
-    for part in batches(text):
+    for part in batches(text, columns):
         documents = _documents(subject, part, means.positions, taken, generator)
         taken += len(documents)
         for layer, (done, _) in enumerate(_run(subject, part)):
@@ -309,12 +315,9 @@ def _score(subject: Subject, material: Material, params: RolesParams) -> RoleSco
     if int(text.tokens.max()) >= subject.architecture.vocab:
         return undefined(role, subject, "The held-out text uses tokens beyond the model's vocabulary.")
     halves = split_halves(text, settings)
-    means = mean_values(subject, halves.mean)
-    rows = int(halves.scored.lengths.clamp(max=means.positions).sum())
+    (rows, sums), _ = halved(lambda columns: _sums(subject, halves, settings, columns), COLUMNS, "column of text")
     if rows == 0:
         return undefined(role, subject, f"Fewer than {FEWEST} documents are there to take the mean over.")
-    generator = torch.Generator().manual_seed(settings.seed)
-    sums = divergences(subject, halves.scored, means, settings.attended, generator).to(subject.dtype)
     ablated, cspa = sums[0] / rows, sums[1] / rows
     measured = ablated > SMALLEST
     score = torch.where(measured, 1 - cspa / ablated, torch.nan)
@@ -326,6 +329,17 @@ def _score(subject: Subject, material: Material, params: RolesParams) -> RoleSco
         "mean_documents": float(len(halves.mean.lengths)),
     }
     return RoleScores(role, "measured", "", score, chance, {"kl_mean_ablated": ablated, "kl_cspa": cspa}, facts)
+
+
+def _sums(
+    subject: Subject, halves: Halves, settings: CopySuppressionParams, columns: int
+) -> tuple[int, Float[Tensor, "4 layers heads"]]:
+    """Destinations that can be scored, and `divergences`, with so many columns at a time."""
+    means = mean_values(subject, halves.mean, columns)
+    rows = int(halves.scored.lengths.clamp(max=means.positions).sum())
+    generator = torch.Generator().manual_seed(settings.seed)
+    sums = divergences(subject, halves.scored, means, settings.attended, generator, columns) if rows else torch.zeros(4)
+    return rows, sums.to(subject.dtype)
 
 
 def _within(subject: Subject, text: Texts) -> Texts:

@@ -28,7 +28,7 @@ def budget_on(device: torch.device) -> int:
     """Bytes beside the weights that one batch may take: a power of two, at most half of what is free."""
     allowed = int(SHARE * free_memory(device))
     largest = BUDGET if device.type == "cpu" else allowed
-    return max(SMALLEST, 1 << (min(allowed, largest).bit_length() - 1))
+    return 1 << (max(SMALLEST, min(allowed, largest)).bit_length() - 1)
 
 
 def free_memory(device: torch.device) -> int:

@@ -22,6 +22,7 @@ from ontogeny.core.results import ModelFacts
 from ontogeny.models.families import read_weights
 from ontogeny.models.forward import Plan, embed, plan_runs, run
 from ontogeny.models.layout import right_align
+from ontogeny.models.memory import budget_on
 from ontogeny.models.readout import read_logits
 from ontogeny.models.weights import Architecture, KVReaders, Weights
 from ontogeny.tasks.tokenizer import FileTokenizer
@@ -121,14 +122,15 @@ def pair_logits(
     return clean, corrupted
 
 
-def pairs_within(subject: Subject, batch: PairBatch, budget: int = 2**30) -> int:
+def pairs_within(subject: Subject, batch: PairBatch, budget: int | None = None) -> int:
     """How many pairs of this batch can be worked on at once, so that all writers' outputs fit into `budget` bytes.
 
-    This is the measure for evaluating circuits; attribution has its own (`attribution.base.pairs_at_once`).
+    None: `budget_on` the device. This is the measure for evaluating circuits; attribution has its own
+    (`attribution.base.pairs_at_once`).
     """
     a = subject.architecture
     one = 1.5 * subject.graph.n_writers * batch.clean.shape[1] * a.d_model * subject.weights.embed.element_size()
-    return max(1, min(len(batch), int(budget / one)))
+    return max(1, min(len(batch), int((budget or budget_on(subject.device)) / one)))
 
 
 def check_batch(subject: Subject, batch: PairBatch) -> None:

@@ -13,7 +13,8 @@ does not:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +27,12 @@ from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.pairs import PairBatch
 from ontogeny.models.forward import Plan, embed, run
 from ontogeny.models.functional import activate, normalise
+from ontogeny.models.memory import within_memory
 from ontogeny.models.readout import readout
 from ontogeny.models.subject import Subject, align_pairs, check_batch, pairs_within
 from ontogeny.patching.reference import Ablation, Reference, ReferenceBlock, reference_run
 
+log = logging.getLogger(__name__)
 REFERENCE = 0
 """Structure number of a value that no in-circuit edge reaches."""
 TILE = 12 * 2**20
@@ -57,13 +60,15 @@ class CircuitEvaluator:
             ImpossibleRequest: the batch does not fit the model (`check_batch`).
         """
         check_batch(subject, batch)
-        size = batch_pairs or pairs_within(subject, batch)
-        size = len(batch) if ablation == "mean" else size
         self.graph = subject.graph
-        self._parts = [_Part(subject, batch.take(slice(i, i + size)), ablation) for i in range(0, len(batch), size)]
-        self.clean: Float[Tensor, " pairs"] = torch.cat([part.clean for part in self._parts])
+        self._subject, self._batch, self._ablation = subject, batch, ablation
+        self._size = len(batch) if ablation == "mean" else batch_pairs or pairs_within(subject, batch)
+        self._kept: list[_Part] | None = []
+        """All parts, once they are made; None: each is made anew when its turn comes, as not all fit into memory."""
+        ends = self._measured(lambda part: torch.stack([part.clean, part.corrupted]))
+        self.clean: Float[Tensor, " pairs"] = ends[0]
         """Metric of the whole model, each example."""
-        self.corrupted: Float[Tensor, " pairs"] = torch.cat([part.corrupted for part in self._parts])
+        self.corrupted: Float[Tensor, " pairs"] = ends[1]
         """Metric of the whole model on the corrupted prompts, each example."""
 
     def evaluate(self, circuit: Circuit) -> Float[Tensor, " pairs"]:
@@ -71,7 +76,7 @@ class CircuitEvaluator:
         if circuit.graph != self.graph:
             raise ImpossibleRequest(f"The circuit is one of {circuit.graph}, but the model's graph is {self.graph}.")
         edges = circuit.edges.numpy()
-        return torch.cat([part.evaluate(edges) for part in self._parts])
+        return self._measured(lambda part: part.evaluate(edges))
 
     def evaluate_all(self, circuits: Sequence[Circuit]) -> Float[Tensor, "circuits pairs"]:
         """`evaluate` of each; neighbours in the sequence share what they have in common."""
@@ -79,8 +84,41 @@ class CircuitEvaluator:
 
     def forget(self) -> None:
         """Let go of what earlier circuits left; the next one is computed whole. For measurements."""
-        for part in self._parts:
+        for part in self._kept or ():
             part.forget()
+
+    def _measured(self, measure: Callable[[_Part], Tensor]) -> Float[Tensor, "*what pairs"]:
+        """`measure` of every part; when memory runs out, with less and less in memory at one time."""
+        while True:
+            found = within_memory(lambda: torch.cat([measure(part) for part in self._parts()], dim=-1))
+            if found is not None:
+                return found
+            self._retreat()
+
+    def _parts(self) -> Iterator[_Part]:
+        starts = range(0, len(self._batch), self._size)
+        made = (_Part(self._subject, self._batch.take(slice(i, i + self._size)), self._ablation) for i in starts)
+        if self._kept == []:
+            self._kept = list(made)
+        yield from made if self._kept is None else self._kept
+
+    def _retreat(self) -> None:
+        """Keep no part beyond its turn; then halve them.
+
+        Raises:
+            ImpossibleRequest: there is nothing left to divide.
+        """
+        if self._kept is not None:
+            self._kept = None
+            log.warning("Out of memory: circuits are evaluated on %d pairs at a time, which is slower.", self._size)
+        elif self._size > 1 and self._ablation != "mean":
+            self._size //= 2
+            log.warning("Out of memory: going on with %d pairs at a time.", self._size)
+        else:
+            raise ImpossibleRequest(
+                f"Out of memory: {self._size} prompt pairs do not fit, and cannot be divided further. Use a smaller "
+                "model, a device with more memory, or fewer jobs at once (execution.n_jobs)."
+            )
 
 
 @dataclass

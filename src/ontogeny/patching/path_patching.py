@@ -16,6 +16,7 @@ Everything is kept as a *shift* from the clean run, a row for each set of sender
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -31,9 +32,11 @@ from ontogeny.core.roles import Head, HeadScores
 from ontogeny.models.forward import Plan, Run, attention, embed, run, run_mlp, split_slots
 from ontogeny.models.functional import normalise
 from ontogeny.models.layout import Rotary, right_align
+from ontogeny.models.memory import halved, within_memory
 from ontogeny.models.readout import readout
 from ontogeny.models.subject import Subject, align_pairs, pairs_within
 
+log = logging.getLogger(__name__)
 Senders = tuple[int, ...]
 """Writers that are patched together."""
 Shift = Float[Tensor, "senders pairs columns d_model"]
@@ -85,9 +88,12 @@ class PathPatcher:
             budget: bytes that the sets of senders worked on at once may take.
         """
         subject.graph.require_own_readers("Path patching")
-        size = batch_pairs or pairs_within(subject, batch)
-        places = [slice(i, i + size) for i in range(0, len(batch), size)]
-        self._hold(subject.graph, places, [_part(subject, batch.take(place), budget) for place in places])
+        parts, size = halved(
+            lambda size: [_part(subject, batch.take(place), budget) for place in _places(len(batch), size)],
+            min(batch_pairs or pairs_within(subject, batch), len(batch)),
+            "prompt pair",
+        )
+        self._hold(subject.graph, _places(len(batch), size), parts)
 
     def _hold(self, graph: GraphSpec, places: list[slice], parts: list[_Part]) -> None:
         self.graph, self._places, self._parts = graph, places, parts
@@ -139,7 +145,7 @@ class PathPatcher:
             raise ImpossibleRequest(f"Senders must be writers 0 to {graph.n_writers - 1}, at least one a set: {rows}.")
         task = _Task(graph, wanted, freeze_mlps, at_end)
         watched = [None if watch is None else Watch(watch.heads, watch.positions[place]) for place in self._places]
-        found = [part.patch(task, rows, seen) for part, seen in zip(self._parts, watched)]
+        found = [part.patch_within_memory(task, rows, seen) for part, seen in zip(self._parts, watched)]
         return Patched(rows, torch.cat([m for m, _ in found], dim=1), torch.cat([a for _, a in found], dim=1))
 
     def attention(self, watch: Watch) -> Float[Tensor, "pairs heads places"]:
@@ -163,6 +169,10 @@ class PathPatcher:
             ImpossibleRequest: the metric is no difference of logits.
         """
         return torch.cat([part.direct_effects() for part in self._parts], dim=1)
+
+
+def _places(pairs: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, pairs, size)]
 
 
 def _part(subject: Subject, batch: PairBatch, budget: int) -> _Part:
@@ -281,6 +291,23 @@ class _Part:
                     seen[places] = self._look(watch, patterns, seen[places])
             metric[places] = torch.stack([self.values(final) for final in shift[:, :, -1]])
         return metric, seen
+
+    def patch_within_memory(self, task: _Task, rows: tuple[Senders, ...], watch: Watch | None) -> tuple[Tensor, Tensor]:
+        """`patch`; with half as many sets of senders at once whenever memory runs out.
+
+        Raises:
+            ImpossibleRequest: a single set does not fit.
+        """
+        least = WIDE * self.clean.final.nelement() * self.clean.final.element_size()
+        while (found := within_memory(lambda: self.patch(task, rows, watch))) is None:
+            if self.budget < least:
+                raise ImpossibleRequest(
+                    "Out of memory with a single set of senders. Use a smaller model, a device with more memory, or "
+                    "fewer jobs at once (execution.n_jobs)."
+                )
+            self.budget //= 2
+            log.warning("Out of memory: path patching goes on with half as many senders at once.")
+        return found
 
     def _heard_together(
         self, task: _Task, rows: tuple[Senders, ...], width: int
