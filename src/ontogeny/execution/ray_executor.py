@@ -238,7 +238,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     if address is None:
         settings |= {"num_cpus": cores(), "object_store_memory": _OBJECT_STORE, "include_dashboard": False}
     try:
-        _reach(address)
+        reach(address)
         ray.init(address=address, **settings)
     except (OSError, ValueError, RuntimeError) as error:
         raise OntogenyError(
@@ -251,7 +251,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _reach(address: str | None) -> None:
+def reach(address: str | None) -> None:
     """Knock at HOST:PORT first: Ray itself goes on trying for minutes.
 
     Raises:

@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.execution.places import Places, places_at
-from ontogeny.params import Params, load_params
+from ontogeny.params import ExecutionParams, Params, load_params
 
 State = Literal["ok", "advice", "problem"]
 _GIB: Final = 2**30
@@ -56,6 +56,7 @@ def examine(folder: Path, profile: str | None, quiet: Mapping[str, str]) -> list
         _dvc_state(chosen),
         _store(places.project, params),
         _device(params),
+        _executor(params),
         _hub(params),
         _disk(places.project),
         _memory(),
@@ -203,16 +204,39 @@ def _store(project: Path, params: Params | None) -> Finding:
 def _device(params: Params | None) -> Finding:
     import torch
 
-    wanted = "cpu" if params is None else params.execution.device
+    from ontogeny.execution.devices import check_device
+
+    wanted = "cpu" if params is None or params.execution.executor == "ray" else params.execution.device
+    try:
+        check_device(wanted)
+    except OntogenyError as error:
+        found, _, todo = str(error).partition(". ")
+        return Finding("device", "problem", found, todo)
     cards = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
-    seen = ", ".join(cards) or "none"
-    if wanted.startswith("cuda"):
-        place = int(wanted.partition(":")[2] or 0)
-        if place >= len(cards):
-            todo = "set execution.device: cpu, or install the CUDA build of torch and the driver"
-            return Finding("device", "problem", f"execution.device is {wanted}, but GPUs that torch sees: {seen}", todo)
-        return Finding("device", "ok", f"{wanted}: {cards[place]}")
-    return Finding("device", "ok", f"{wanted}; GPUs that torch sees: {seen}")
+    return Finding("device", "ok", f"{wanted}; GPUs that torch sees: {', '.join(cards) or 'none'}")
+
+
+def _executor(params: Params | None) -> Finding:
+    """What jobs run on."""
+    from ontogeny.execution.devices import visible_gpus, worker_environments
+    from ontogeny.execution.ray_executor import reach
+
+    settings, version = (params.execution if params is not None else ExecutionParams()), _version("ray")
+    if settings.executor == "local":
+        gpus = visible_gpus() if settings.device == "cuda" else ()
+        workers = len(worker_environments(settings.device, settings.n_jobs, gpus))
+        ray = f"Ray {version} is installed" if version else "Ray is not installed, and not needed"
+        return Finding("executor", "ok", f"local, {workers} workers; {ray}")
+    if version is None:
+        todo = "pip install -c constraints.txt -e '.[ray]', or set execution.executor: local"
+        return Finding("executor", "problem", "execution.executor is ray, but Ray is not installed", todo)
+    address = settings.ray.address or os.environ.get("RAY_ADDRESS")
+    try:
+        reach(address)
+    except OSError as error:
+        todo = "start one (`ray start --head`), or correct execution.ray.address"
+        return Finding("executor", "problem", f"no Ray cluster answers at {address}: {error}", todo)
+    return Finding("executor", "ok", f"Ray {version}, {address or 'started on this machine for each stage'}")
 
 
 def _hub(params: Params | None) -> Finding:

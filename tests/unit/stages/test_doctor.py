@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from ontogeny.cli import QUIET
+from ontogeny.execution import ray_executor
 from ontogeny.execution.locks import held
 from ontogeny.execution.places import places_at
+from ontogeny.params import RayParams, load_params
 from ontogeny.stages import doctor
 from ontogeny.stages.doctor import Finding, examine, print_findings
 from ontogeny.tracking import Store, health_of
@@ -155,3 +157,19 @@ def test_a_store_address_that_is_none_is_a_problem(monkeypatch: pytest.MonkeyPat
     assert "does not take as a store any more" in finding.found
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert doctor._store(project, None).state == "advice"
+
+
+def test_the_executor_is_named_and_a_cluster_that_is_not_there_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params(ROOT / "params" / "tiny.yaml")
+    local = doctor._executor(params)
+    assert local.state == "ok"
+    assert local.found.startswith("local, 1 workers; Ray")
+    ray = params.execution.model_copy(update={"executor": "ray", "ray": RayParams(address="127.0.0.1:1")})
+    params = params.model_copy(update={"execution": ray})
+    monkeypatch.setattr(doctor, "_version", lambda _: None)
+    assert "Ray is not installed" in doctor._executor(params).found
+    monkeypatch.setattr(doctor, "_version", lambda _: "9.9")
+    assert doctor._executor(params).state == "problem"
+    assert "no Ray cluster answers at 127.0.0.1:1" in doctor._executor(params).found
+    monkeypatch.setattr(ray_executor, "reach", lambda _: None)
+    assert doctor._executor(params) == ("executor", "ok", "Ray 9.9, 127.0.0.1:1", "")
