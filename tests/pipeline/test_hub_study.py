@@ -49,6 +49,21 @@ def study(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> tuple[Clone, di
     return clone, hub.environment(tmp_path_factory.mktemp("home"))
 
 
+def test_the_plan_of_the_suite_downloads_no_weights(study: tuple[Clone, dict[str, str]], hub: Hub) -> None:
+    """Its shapes are Pythia's: edges of METHODS 3.2."""
+    clone, environment = study
+    done = clone.run("ontogeny", "plan", "hub-study", **environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.split()}
+    assert lines["14m-s0"][1] == "4"
+    assert lines["14m-s0"][4:6] == ["14,067,712", "1,084"]
+    assert lines["70m-s0"][4:6] == ["70,426,624", "3,580"]
+    assert "peak disk" in done.stdout
+    assert "analyses" in done.stdout
+    assert hub.downloads("pythia-14m") == hub.downloads("pythia-70m") == []
+    assert not (clone.root / ".cache" / "studies").exists()
+
+
 def test_a_suite_on_the_hub_is_studied(study: tuple[Clone, dict[str, str]], hub: Hub) -> None:
     clone, environment = study
     done = clone.run("ontogeny", "study", "hub-study", **environment)

@@ -45,3 +45,10 @@ def count_alone(path: Path, **_: object) -> None:
     before = int(path.read_text()) if path.exists() else 0
     time.sleep(0.1)
     path.write_text(str(before + 1))
+
+
+def linger(path: Path, **_: object) -> None:
+    """Tells its process, and stays."""
+    path.with_suffix(".part").write_text(str(os.getpid()))
+    path.with_suffix(".part").rename(path)
+    time.sleep(600)

@@ -7,7 +7,6 @@ figures and publishing, minutes on the ladder, are not in it, nor is waiting for
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,7 +213,7 @@ def _disk_misfits(study: Study, plan: Plan, machine: Machine) -> list[Misfit]:
 
 def _smaller(study: Study, plan: Plan, folders: Sequence[Path], excess: int) -> str:
     """What takes less disk."""
-    if hub_folder() in folders and study.params.suite.source == "hub":
+    if study.params.suite.source == "hub" and hub_folder() in folders:
         largest = max(member.largest for member in plan.members)
         budget = plan.disk[hub_folder()] - excess - largest
         if budget >= largest:
@@ -266,7 +265,9 @@ def side_by_side(seconds: Sequence[float], workers: int) -> float:
 
 def hub_folder() -> Path:
     """Where downloads go."""
-    return Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    from ontogeny.models.hub_cache import HubCache
+
+    return HubCache(None).hub
 
 
 def check_fits(study: Study) -> None:

@@ -1,13 +1,15 @@
 """Jobs on a real Ray cluster of several nodes: they end as they do on local workers, also when a node is killed."""
 
 import os
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ontogeny.core.errors import OntogenyError
@@ -24,6 +26,16 @@ from support import pool_jobs
 from support.listening import Listener
 from support.small_study import MEMBER, contents, small_study
 
+DRIVER = """
+import sys
+from pathlib import Path
+from ontogeny.execution.jobs import Job
+from ontogeny.execution.ray_executor import RayExecutor
+from support import pool_jobs
+from support.listening import Listener
+job = Job("lingers", pool_jobs.linger, (Path(sys.argv[3]),))
+RayExecutor(Path(sys.argv[1]), sys.argv[2]).run([job], Listener())
+"""
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 
 
@@ -72,6 +84,26 @@ def test_jobs_end_as_on_local_workers(cluster: Any, tmp_path: Path, monkeypatch:
     assert (threads, environment) == ("1", "1")
     assert int(process) != os.getpid()
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_when_the_driver_is_killed_its_tasks_end(cluster: Any, tmp_path: Path) -> None:
+    """Nobody would hear of their results."""
+    told = tmp_path / "process"
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "cache"), cluster.address, str(told)]
+    driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert eventually(told.exists)
+    worker = psutil.Process(int(told.read_text()))
+    assert worker.is_running()
+    driver.kill()
+    driver.wait()
+    assert eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return condition()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="who waits for a lock is seen in /proc/locks")

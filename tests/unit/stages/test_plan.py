@@ -102,7 +102,7 @@ class Shop:
 
 def hub_study(folder: Path, monkeypatch: pytest.MonkeyPatch, disk_gb: float | None) -> Study:
     monkeypatch.setattr(Study, "source", Shop())
-    monkeypatch.setenv("HF_HOME", str(folder / "hub"))
+    monkeypatch.setattr(plan_stage, "hub_folder", lambda: folder / "hub")
     members = {"members": ["160m-s0"]}
     return study_in(folder, "params/pythia-160m-ioi.yaml", suite=members, execution={"disk_gb": disk_gb})
 
