@@ -140,17 +140,19 @@ def split_halves(text: Texts, settings: CopySuppressionParams) -> Halves:
     return Halves(scored, mean)
 
 
-def batches(text: Texts, columns: int = COLUMNS) -> Iterator[Texts]:
-    """Documents of like length together, at most so many columns at a time."""
+def batches(text: Texts, columns: int | None = None) -> Iterator[Texts]:
+    """Documents of like length together, at most so many columns at a time; None: `COLUMNS`."""
     order = torch.argsort(text.lengths, descending=True, stable=True).tolist()
     while order:
         width = int(text.lengths[order[0]])
-        count = sum(1 for i in order[: max(1, columns // max(width, 1))] if 2 * int(text.lengths[i]) >= width)
+        count = sum(
+            1 for i in order[: max(1, (columns or COLUMNS) // max(width, 1))] if 2 * int(text.lengths[i]) >= width
+        )
         yield Texts(text.tokens[order[:count], :width], text.lengths[order[:count]])
         order = order[count:]
 
 
-def mean_values(subject: Subject, text: Texts, columns: int = COLUMNS) -> Means:
+def mean_values(subject: Subject, text: Texts, columns: int | None = None) -> Means:
     """Mean of the heads' values per position, before W_O."""
     a, longest = subject.architecture, int(text.lengths.max())
     counts = (text.lengths[:, None] > torch.arange(longest)).sum(dim=0)
@@ -169,7 +171,7 @@ def divergences(
     means: Means,
     attended: float,
     generator: torch.Generator,
-    columns: int = COLUMNS,
+    columns: int | None = None,
 ) -> Float[Tensor, "4 layers heads"]:
     """Sums over destinations of KL in nats: mean-ablated, CSPA; and on every eighth document mean-ablated, null."""
     a = subject.architecture

@@ -91,15 +91,17 @@ def test_when_the_driver_is_killed_its_tasks_end(cluster: Any, tmp_path: Path) -
     told = tmp_path / "process"
     command = [sys.executable, "-c", DRIVER, str(tmp_path / "cache"), cluster.address, str(told)]
     driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
-    assert eventually(told.exists)
-    worker = psutil.Process(int(told.read_text()))
-    assert worker.is_running()
-    driver.kill()
-    driver.wait()
+    try:
+        assert eventually(told.exists)
+        worker = psutil.Process(int(told.read_text()))
+        assert worker.is_running()
+    finally:
+        driver.kill()
+        driver.wait()
     assert eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 300.0) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.1)
