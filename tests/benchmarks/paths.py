@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="160m")
     parser.add_argument("--pairs", type=int, default=3, help="alternating pairs of runs; medians are shown")
     parser.add_argument(
-        "--worst", action="store_true", help="also into the queries of all heads (a quarter of an hour)"
+        "--worst", action="store_true", help="also queries of all heads: a quarter of an hour"
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
