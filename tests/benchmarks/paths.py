@@ -64,9 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="160m")
     parser.add_argument("--pairs", type=int, default=3, help="alternating pairs of runs; medians are shown")
-    parser.add_argument(
-        "--worst", action="store_true", help="also queries of all heads: a quarter of an hour"
-    )
+    parser.add_argument("--worst", action="store_true", help="also queries of all heads: a quarter of an hour")
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = Table(title=f"GPT-NeoX at {options.shape} shape, {PAIRS} pairs of {TOKENS} tokens, float32, one thread")
