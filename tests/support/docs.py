@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ontogeny.stages.study import Study, open_study
 from ontogeny.stages.trajectory import read_records
 from ontogeny.tracking import open_store
 from support.browser import lacks_browser, save
-from support.site import site_of
+from support.site import Site, site_of
 
 ASSETS = Path("docs") / "assets"
 TASK = "ioi"
@@ -53,20 +54,40 @@ def mlflow(study: Study) -> None:
         sys.exit(reason)
     name, record = study.params.tracking.study, largest(study)
     with site_of(open_store(study.places.project, study.params.tracking.uri)) as site:
+        site.page.size(1500, 1000)
+        site.page.open(site.root)
+        site.page.click("*", "Model training")
         site.go(f"{name}/trajectories, {TASK}")
-        site.charts(len({r.member for r in read_records(study)}), 5)
-        save(site.page.picture(), ASSETS, "mlflow-trajectories")
+        site.charts(len(read_records(study)), 5)
+        keep(site, "mlflow-trajectories")
         site.go(f"{name}/checkpoints, {TASK}")
-        save(site.page.picture(), ASSETS, "mlflow-checkpoints")
+        keep(site, "mlflow-checkpoints")
         site.open_run(f"{record.member} {record.analyses[-1].ref.step} {TASK}")
         site.open_file("circuit", "circuit.html")
         site.page.until(_SHOWN, "the page of the circuit")
-        save(site.page.picture(), ASSETS, "mlflow-circuit")
+        keep(site, "mlflow-circuit")
 
 
-_SHOWN = """(() => {
+def keep(site: Site, name: str) -> None:
+    """A screenshot without what is only there for the mouse."""
+    site.page.run(_TIDY)
+    time.sleep(_SETTLE_S)
+    save(site.page.picture(), ASSETS, name)
+
+
+_SETTLE_S = 2.0
+"""For what the page still draws."""
+_TIDY = """(() => {
+  const style = document.createElement('style');
+  style.textContent = '.modebar { display: none }';
+  document.head.append(style);
+  const note = [...document.querySelectorAll('div')].find(
+    e => (e.innerText || '').startsWith("You're viewing a shared view") && e.querySelector("[aria-label='Close']"));
+  if (note) note.querySelector("[aria-label='Close']").click();
+})()"""
+_SHOWN = """(async () => {
   const frame = document.querySelector('iframe.mlflow-html-iframe');
-  return frame && frame.src && frame.getBoundingClientRect().height > 100;
+  return frame && frame.src ? (await (await fetch(frame.src)).text()).includes('<svg') : false;
 })()"""
 
 
