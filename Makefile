@@ -28,9 +28,11 @@ check: $(VENV)/.installed-test
 ui: $(VENV)/.installed
 	@$(BIN)/ontogeny ui
 
+BENCHES := $(foreach name,paths roles trajectories tuning publishing,$(BIN)/python tests/benchmarks/$(name).py &&) true
+
 bench: $(VENV)/.installed-test
 	@$(BIN)/python tests/benchmarks/bench.py $(BENCH_ARGS)
-	@$(if $(BENCH_ARGS),true,$(BIN)/python tests/benchmarks/paths.py && $(BIN)/python tests/benchmarks/roles.py && $(BIN)/python tests/benchmarks/trajectories.py)
+	@$(if $(BENCH_ARGS),true,$(BENCHES))
 
 docs: $(VENV)/.installed
 	@$(PIP) -e '.[docs]'

@@ -136,6 +136,7 @@ def test_killed_twenty_times_it_ends_as_if_undisturbed(
         print(f"\n{report(kills, pieces)}; {time.monotonic() - started:.0f} s")  # noqa: T201
     assert min(Counter(one.kind for one in kills)[kind] for kind in KINDS) >= KILLS // 5
     assert {"checkpoints", "analyse", "publishing"} <= {one.at for one in kills}
+    assert "trying again" in clone.log.read_text(), "a killed worker's job is done by another"
     last = clone.run("ontogeny", "study")
     assert last.returncode == 0, last.stderr
     assert_ended_alike(clone, calm)

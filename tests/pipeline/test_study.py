@@ -1,22 +1,20 @@
-"""The whole path on the `tiny` profile: from nothing, again, after failures, and after kills at bad moments.
+"""The whole path on the `tiny` profile: from nothing, again, after failures, in other clones, as experiments.
 
 The tests build on each other, in the order of this file.
 """
 
 import csv
-import os
+import json
 import re
 import shutil
-import signal
 import time
 from pathlib import Path
 
-import psutil
-import pytest
+import yaml
 
 from ontogeny.records import read_json, read_member
 from ontogeny.records.tuning import read_tuning
-from support.clone import Clone, eventually, lock, ours, stage, workers
+from support.clone import Clone, lock
 
 TASKS = ("ioi", "gendered_pronoun", "greater_than", "sva")
 MEMBERS = ("nano-s0", "micro-s0")
@@ -141,41 +139,23 @@ def test_a_damaged_checkpoint_fails_alone_and_is_done_again(clone: Clone) -> Non
     assert lock(clone.profile) == undisturbed
 
 
-@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX's")
-def test_killed_at_bad_moments_it_ends_with_the_same_hashes(clone: Clone) -> None:
-    """Killed in training (the whole group), in analysis (dvc alone, then a worker): the hashes are the undisturbed."""
+def test_the_same_settings_in_the_projects_own_study_compute_nothing_anew(clone: Clone) -> None:
+    """params.yaml instead of a profile: other folders, the same caches, the same bytes and runs."""
     shutil.copy(clone.root / "params" / "tiny.yaml", clone.root / "params.yaml")
-    shutil.rmtree(clone.root / ".dvc" / "cache")
-    for name in ("training", "jobs"):
-        shutil.rmtree(clone.root / ".cache" / name)
     published = sorted(fingerprints(clone))
-
-    study = clone.start("ontogeny", "study")
-    eventually(lambda: any((clone.root / ".cache" / "training").glob("*/step4")))
-    os.killpg(study.pid, signal.SIGKILL)
-    study.wait()
-    eventually(lambda: not ours(clone))
-    assert "checkpoints" not in lock(clone.root)
-
-    study = clone.start("ontogeny", "study")
-    eventually(lambda: stage(clone, "analyse") and any((clone.root / ".cache" / "jobs").rglob("*.safetensors")))
-    (dvc,) = [p for p in psutil.Process(study.pid).children() if "dvc" in p.cmdline()]
-    dvc.kill()
-    assert study.wait(30) == 1
-    eventually(lambda: not ours(clone))
-    assert "checkpoints" in lock(clone.root)
-    assert "trajectory" not in lock(clone.root)
-
-    study = clone.start("ontogeny", "study")
-    eventually(lambda: len(workers(clone, "analyse")) > 0)
-    workers(clone, "analyse")[0].kill()
-    assert study.wait(300) == 0
-    assert "trying again" in (clone.root / ".cache" / "log.txt").read_text()
-
+    known = {path: path.stat().st_mtime_ns for kind in ("training", "jobs") for path in cached(clone, kind)}
+    done = clone.run("ontogeny", "study")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for kind in ("training", "jobs") for path in cached(clone, kind)} == known
     assert lock(clone.root) == lock(clone.profile)
     for name in ("analyses", "transfer", "studies", "trajectories", "figures"):
         assert files(clone.root / "data" / name) == files(clone.profile / "data" / name)
     assert sorted(fingerprints(clone)) == published
+
+
+def cached(clone: Clone, kind: str) -> list[Path]:
+    """Files of finished work of a kind."""
+    return [path for path in (clone.root / ".cache" / kind).rglob("*") if path.is_file()]
 
 
 def test_a_second_clone_pulls_the_results_and_computes_nothing(clone: Clone, tmp_path: Path) -> None:
@@ -227,3 +207,29 @@ def test_an_experiment_is_laid_beside_the_study_that_it_came_from(clone: Clone) 
     rows = list(csv.DictReader((clone.root / ".cache" / "both.csv").read_text().splitlines()))
     assert {(row["member"], row["task"]) for row in rows} == {(member, task) for member in MEMBERS for task in TASKS}
     assert all(row["weights_a"] == row["weights_b"] and row["metric_a"] == row["metric_b"] for row in rows)
+
+
+def test_dvc_tells_experiments_apart_and_brings_one_back(clone: Clone) -> None:
+    """The commands of docs/reproducibility.md, on the experiment of the test before."""
+
+    def dvc(*command: str) -> str:
+        done = clone.run("dvc", *command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert json.loads(dvc("exp", "diff", "HEAD", "three-steps", "--json"))["params"] == {
+        "params.yaml": {"analyse.attribution.steps": {"old": 5, "new": 3, "diff": -2}}
+    }
+    metrics = json.loads(dvc("metrics", "diff", "HEAD", "three-steps", "--all", "--json"))
+    accuracy = metrics["data/metrics/micro-s0/ioi.json"]["accuracy"]
+    assert accuracy["old"] == accuracy["new"], "another m finds other circuits in the same models"
+    plots = json.loads(dvc("plots", "diff", "HEAD", "three-steps", "--json"))["data"]
+    assert [image["revisions"] for image in plots["data/figures/behaviour.png"]] == [["HEAD"], ["three-steps"]]
+
+    git(clone, "checkout", "-q", "params.yaml", "dvc.lock")
+    dvc("checkout", "-q")
+    assert files(clone.root / "data" / "analyses") == files(clone.profile / "data" / "analyses")
+    dvc("exp", "apply", "three-steps")
+    assert yaml.safe_load((clone.root / "params.yaml").read_text())["analyse"]["attribution"]["steps"] == 3
+    assert files(clone.root / "data" / "analyses") != files(clone.profile / "data" / "analyses")
+    assert "up to date" in dvc("status")

@@ -99,15 +99,3 @@ def ours(clone: Clone) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
     return found
-
-
-def stage(clone: Clone, name: str) -> psutil.Process | None:
-    """The process that runs a stage."""
-    return next((p for p in ours(clone) if ["stage", name] == p.cmdline()[2:4]), None)
-
-
-def workers(clone: Clone, name: str) -> list[psutil.Process]:
-    """Its worker processes."""
-    process = stage(clone, name)
-    children = process.children() if process is not None else []
-    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]

@@ -13,9 +13,10 @@ from ontogeny.core.results import CheckpointRef
 from ontogeny.core.tuning import Recommendation, TunedCheckpoint, setting
 from ontogeny.params import load_params
 from ontogeny.records.datasets import Checkpoints, write_checkpoints, write_dataset
-from ontogeny.records.tuning import write_tuning
+from ontogeny.records.tuning import read_tuning, write_tuning
 from ontogeny.stages.adopt import adopt, with_setting
 from ontogeny.stages.studies import find_study, known_studies, run_search
+from ontogeny.stages.studies_shown import print_study
 from ontogeny.stages.study import Study, open_study
 from support.tuning import record
 
@@ -85,6 +86,18 @@ def test_unknown_studies_are_refused_by_name(study: Study) -> None:
     assert list(known_studies(study)) == ["ioi"]
     with pytest.raises(OntogenyError, match=r"no study over settings 'chess'; there are: ioi"):
         find_study(study, "chess")
+
+
+def test_an_unknown_trial_is_refused_by_number(study: Study) -> None:
+    known = read_tuning(find_study(study, "ioi"))
+    print_study(known, len(known.trials) - 1)
+    for number in (-1, len(known.trials)):
+        with pytest.raises(
+            OntogenyError, match=rf"no trial {number}: they are numbered 0 to {len(known.trials) - 1}\."
+        ):
+            print_study(known, number)
+    with pytest.raises(OntogenyError, match=r"no trial 0: it has none\."):
+        print_study(dataclasses.replace(known, trials=()), 0)
 
 
 def test_a_study_that_recommends_nothing_cannot_be_adopted(study: Study) -> None:
