@@ -56,7 +56,7 @@ def mlflow(study: Study) -> None:
     with site_of(open_store(study.places.project, study.params.tracking.uri)) as site:
         site.page.size(1500, 1000)
         site.page.open(site.root)
-        site.page.click("*", "Model training")
+        site.page.click("button, label, span, div", "Model training")
         site.go(f"{name}/trajectories, {TASK}")
         site.charts(len(read_records(study)), 5)
         keep(site, "mlflow-trajectories")
