@@ -130,7 +130,7 @@ class Projection:
             for analysis in record.analyses:
                 for task in analysis.tasks:
                     yield self._checkpoint(record, analysis, task)
-        tasks = self.trajectory.table[self.trajectory.table["task"] != ""]
+        tasks = self.trajectory.table[self.trajectory.table["task"].isin(self.tasks)]
         for keys, rows in tasks.groupby(["member", "task"], sort=False):
             member, task = (str(key) for key in keys)
             yield self._trajectory(member, task, rows)
