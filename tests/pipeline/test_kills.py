@@ -28,6 +28,7 @@ from support.tracked import different, finished_fingerprints, shown
 
 KILLS = 20
 KINDS = ("worker", "dvc", "group")
+WITH_WORKERS = ("checkpoints", "analyse", "transfer", "tune")
 STUDY = "kills"
 pytestmark = [
     pytest.mark.slow,
@@ -191,7 +192,7 @@ def find_victim(
             return (None, "group", "publishing") if "figures" in names(clone) else None
         if kind == "dvc":
             return dvc[0], kind, stage or "start-up"
-        if kind == "worker" and stage in ("checkpoints", "analyse", "tune"):
+        if kind == "worker" and stage in WITH_WORKERS:
             return (workers[0], kind, stage) if workers else None
         return (None, "group", stage) if stage else None
     return None
