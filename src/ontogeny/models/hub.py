@@ -195,8 +195,17 @@ def _files(repository: str, revision: str, commit: str) -> tuple[HubFile, ...]:
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """SHA-256 of what a config.json says about the numbers of its model, first 32 hex digits."""
-    kept = {key: value for key, value in config.items() if key not in _IN_NO_NUMBER}
+    """SHA-256 of what a config.json says about the numbers of its model, first 32 hex digits.
+
+    As this version of transformers reads it: old and new ways of saying the same are the same.
+    """
+    from transformers import AutoConfig
+
+    try:
+        read = AutoConfig.for_model(**config).to_dict()
+    except (ValueError, TypeError):  # A family that transformers does not know: refused when it is loaded.
+        read = dict(config)
+    kept = {key: value for key, value in read.items() if key not in _IN_NO_NUMBER}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -10,7 +10,8 @@ import yaml
 
 from ontogeny.core.errors import BadCheckpoint, OntogenyError
 from ontogeny.models.checkpoints import checkpoint_source
-from ontogeny.models.folder_source import FolderSource
+from ontogeny.models.folder_source import FolderSource, _config
+from ontogeny.models.hub import config_digest
 from ontogeny.models.neox import NeoxConfig
 from ontogeny.models.subject import load_subject
 from ontogeny.params import load_params
@@ -114,3 +115,16 @@ def test_what_cannot_be_followed_is_refused_before_any_work(project: Path) -> No
     (project / "run" / "checkpoint-100" / "adapter_config.json").unlink()
     (project / "run" / "checkpoint-100" / "config.json").unlink()
     assert "no config.json" in refused(source(project))
+
+
+def test_a_config_that_is_only_written_otherwise_is_the_same(project: Path) -> None:
+    """Pythia's of 2022, and what transformers makes of it when the model is saved again."""
+    from transformers import AutoModelForCausalLM
+
+    old = _config(project / "base")
+    AutoModelForCausalLM.from_pretrained(project / "base").save_pretrained(project / "again")
+    new = _config(project / "again")
+    assert old != new
+    assert config_digest(old) == config_digest(new)
+    assert config_digest(old | {"rotary_pct": 0.5}) != config_digest(old)
+    assert config_digest(old | {"use_parallel_residual": False}) != config_digest(old)
