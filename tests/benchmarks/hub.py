@@ -39,8 +39,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
+        measure_hub(root, arguments)  # First: the hub's client reads HF_ENDPOINT when it is imported.
         measure_loading(root)
-        measure_hub(root, arguments)
 
 
 def say(what: str, seconds: float, note: str = "") -> None:

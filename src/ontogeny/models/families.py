@@ -42,7 +42,9 @@ class Norm:
         if self.shift is not None:
             folded_bias = folded_bias + self.shift @ weight
         folded = weight if self.scale is None else self.scale[:, None] * weight
-        if self.kind == "layer":
+        if self.kind == "layer" and self.scale is not None:
+            folded -= folded.mean(dim=0, keepdim=True)  # in place: it is a copy already, and large
+        elif self.kind == "layer":
             folded = folded - folded.mean(dim=0, keepdim=True)
         return folded.contiguous(), folded_bias
 

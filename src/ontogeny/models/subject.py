@@ -248,7 +248,7 @@ def _compare(subject: Subject, ours: Tensor, theirs: Tensor, what: str) -> None:
 
 
 def _refuse_not_finite(model: Any, where: str) -> None:
-    bad = {name: weight for name, weight in model.state_dict().items() if not bool(weight.isfinite().all())}
+    bad = {name: weight for name, weight in model.state_dict().items() if not _all_finite(weight)}
     if bad:
         counts = {name: int((~weight.isfinite()).sum()) for name, weight in bad.items()}
         name, weight = next(iter(bad.items()))
@@ -258,6 +258,11 @@ def _refuse_not_finite(model: Any, where: str) -> None:
             "Make or download this checkpoint again.",
             sum(counts.values()),
         )
+
+
+def _all_finite(weight: Tensor) -> bool:
+    """A sum over numbers that are not finite is not finite; one that overflows is looked at number by number."""
+    return bool(weight.sum().isfinite()) or bool(weight.isfinite().all())
 
 
 def _load_model(folder: Path, dtype: torch.dtype) -> Any:
