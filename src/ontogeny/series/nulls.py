@@ -32,7 +32,7 @@ UNKNOWN = ByChance(math.nan, math.nan, math.nan, math.nan)
 
 
 class RandomCircuits:
-    """Random circuits of one graph, of any size."""
+    """Random circuits of one graph, of any size; sizes are rounded to two digits, so that few are cut."""
 
     def __init__(self, scores: EdgeScores, draws: int, seed: int, selection: Selection = "greedy") -> None:
         """Shuffle `scores` `draws` times, and rank each shuffle."""
@@ -57,12 +57,19 @@ class RandomCircuits:
         return ByChance(*_pairs(edges), *_pairs(nodes))
 
     def _cut(self, kept: int) -> tuple[Bool[np.ndarray, "draws edges"], Bool[np.ndarray, "draws nodes"]]:
+        kept = min(self.rankings[0].graph.n_edges, _rounded(kept))
         if kept not in self._cuts:
             circuits = [ranking.circuit(ranking.size_keeping(kept)) for ranking in self.rankings]
             real = self.rankings[0].graph.real_edges
             edges = np.stack([circuit.edges[real].numpy() for circuit in circuits])
             self._cuts[kept] = edges, np.stack([circuit.nodes.numpy() for circuit in circuits])
         return self._cuts[kept]
+
+
+def _rounded(size: int) -> int:
+    """To two significant digits: likeness by chance moves by about as much, less than 5 %."""
+    unit = 10 ** max(0, len(str(size)) - 2)
+    return round(size / unit) * unit
 
 
 def _jaccard(
