@@ -107,12 +107,15 @@ def random_jaccard(edges: int, one: int, other: int) -> Chance:
     What they share is hypergeometric; the index is shared / (one + other - shared). Random *circuits* share a little
     more, because edges near the logits are reached first: this is a lower yardstick.
     """
-    from scipy.stats import hypergeom
+    from scipy.special import gammaln
 
     if min(one, other) < 1 or max(one, other) > edges:
         return Chance(math.nan, math.nan)
     shared = np.arange(max(0, one + other - edges), min(one, other) + 1)
-    weight = hypergeom(edges, one, other).pmf(shared)
+    left = (shared, one - shared, other - shared, edges - one - other + shared)
+    log_weight = -sum(gammaln(count + 1.0) for count in left)  # binomials, but for what does not depend on `shared`
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
     index = shared / (one + other - shared)
     at = min(int(np.searchsorted(weight.cumsum(), 0.95)), len(shared) - 1)
     return Chance(float(weight @ index), float(index[at]))
