@@ -56,9 +56,10 @@ def mlflow(study: Study) -> None:
     with site_of(open_store(study.places.project, study.params.tracking.uri)) as site:
         site.page.size(1500, 1000)
         site.page.open(site.root)
-        site.page.click("button, label, span, div", "Model training")
+        site.page.until_text("Model training")
+        site.page.run(_CHOOSE_TRAINING)
         site.go(f"{name}/trajectories, {TASK}")
-        site.charts(len(read_records(study)), 5)
+        site.charts(len(read_records(study)))
         keep(site, "mlflow-trajectories")
         site.go(f"{name}/checkpoints, {TASK}")
         keep(site, "mlflow-checkpoints")
@@ -77,6 +78,11 @@ def keep(site: Site, name: str) -> None:
 
 _SETTLE_S = 2.0
 """For what the page still draws."""
+_CHOOSE_TRAINING = """(() => {
+  const named = [...document.querySelectorAll('button, label, span, div')].filter(
+    e => (e.innerText || '').trim() === 'Model training');
+  if (named.length) named.at(-1).click();
+})()"""
 _TIDY = """(() => {
   const style = document.createElement('style');
   style.textContent = '.modebar { display: none }';
