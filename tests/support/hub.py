@@ -75,6 +75,8 @@ class Hub:
         self.sent = 0
         """Bytes of large files."""
         self.bytes_per_second = bytes_per_second
+        self.announces_xet = False
+        """Large files are said to be there by Xet too, as on the real hub; only plain HTTP is spoken."""
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.server.daemon_threads = True
@@ -210,6 +212,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return self._send(path.read_bytes(), headers | {"ETag": f'"{git_hash(path)}"'})
             size, digest = path.stat().st_size, sha256(path)
             headers |= {"X-Linked-Size": str(size), "X-Linked-Etag": f'"{digest}"', "ETag": f'"{digest}"'}
+            if hub.announces_xet:
+                headers |= {"X-Xet-Hash": digest, "X-Xet-Refresh-Route": f"{hub.endpoint}/api/xet-read-token"}
             headers["Location"] = f"http://127.0.0.1:{hub.port}/cdn/{name}/{revision}/{file}"
             self._send(b"", headers, status=302)
 

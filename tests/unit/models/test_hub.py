@@ -296,6 +296,21 @@ def test_a_download_in_trouble_goes_on_where_it_stopped(hub: Hub, tmp_path: Path
         assert str(requests[1].range).startswith("bytes=")
 
 
+def test_without_xet_a_hub_that_announces_it_serves_plain_files(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HF_HUB_DISABLE_XET=1. (All other tests leave it alone, with the package there, at a hub that announces none.)"""
+    from huggingface_hub import constants
+
+    hub.announces_xet = True
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    found = source(tmp_path)
+    hub.faults.append(Fault("cut", "/cdn/", after=2 * CHUNK))
+    with found.opened(pinned(found)[4]) as folder:
+        assert load_subject(folder).parameters > 0
+    assert str(hub.downloads(NAME)[1].range).startswith("bytes=")
+
+
 def test_a_download_that_was_killed_goes_on_where_it_stopped(hub: Hub, tmp_path: Path) -> None:
     found = source(tmp_path)
     ref = pinned(found)[4]
