@@ -46,10 +46,21 @@ def cluster() -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(True, head_node_args=NODE | {"include_dashboard": False})
-    cluster.add_node(**NODE)
+    cluster = in_time(lambda: Cluster(True, head_node_args=NODE | {"include_dashboard": False}))
+    in_time(lambda: cluster.add_node(**NODE))
     yield cluster
     cluster.shutdown()
+
+
+def in_time(start: Callable[[], Any], tries: int = 3) -> Any:
+    """What starts a node; Ray gives it 30 s, which on a busy machine may take another try."""
+    for left in reversed(range(tries)):
+        try:
+            return start()
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+    raise AssertionError
 
 
 def is_waited_for(lock: Path) -> bool:
