@@ -124,7 +124,7 @@ def _losses(
         for x, t in zip(before.flatten(0, 1).split(512), targets.flatten().split(512)):
             logits = read_logits(subject.weights, x)
             loss = logits.logsumexp(dim=-1) - logits.gather(1, t[:, None])[:, 0]
-            sums[half] += float(loss.double().sum()) / (length - 1)
+            sums[half] += float(loss.cpu().double().sum()) / (length - 1)
     return sums
 
 

@@ -251,8 +251,8 @@ def kept_tokens(
     """K_d: the distinct tokens so far that the logit lens ranks highest, from the residual before the head."""
     weights = subject.weights
     lens = (normed @ doc.direction.T + weights.unembed_bias[doc.distinct]).masked_fill(~doc.seen, -torch.inf)
-    context = torch.arange(1, doc.rows + 1, dtype=torch.float64, device=lens.device)
-    kept = torch.ceil(attended * context - 1e-9).long().clamp(1, len(doc.distinct))
+    context = torch.arange(1, doc.rows + 1, dtype=torch.float64)
+    kept = torch.ceil(attended * context - 1e-9).long().clamp(1, len(doc.distinct)).to(lens.device)
     least = lens.sort(dim=-1, descending=True).values.gather(1, kept[:, None] - 1)
     return doc.seen & (lens >= least)
 

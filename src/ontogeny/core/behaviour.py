@@ -34,13 +34,13 @@ def metric_gradient(logits: Float[Tensor, "pairs vocab"], batch: PairBatch) -> F
 
 def accuracy(logits: Float[Tensor, "pairs vocab"], batch: PairBatch) -> Float[Tensor, " pairs"]:
     """1 where the metric is > 0, else 0."""
-    return (metric_values(logits, batch) > 0).to(torch.float64)
+    return (metric_values(logits, batch) > 0).cpu().to(torch.float64)
 
 
 def rank0(logits: Float[Tensor, "pairs vocab"], batch: PairBatch) -> Float[Tensor, " pairs"]:
     """1 where the most likely token of the whole vocabulary is a correct answer, else 0."""
     hit = batch.answer_ids.to(logits.device) == logits.argmax(dim=-1, keepdim=True)
-    return (hit & (batch.answer_weights.to(logits.device) > 0)).any(dim=-1).to(torch.float64)
+    return (hit & (batch.answer_weights.to(logits.device) > 0)).any(dim=-1).cpu().to(torch.float64)
 
 
 def answer_mass(logits: Float[Tensor, "pairs vocab"], batch: PairBatch) -> Float[Tensor, " pairs"]:

@@ -83,10 +83,10 @@ class Rotary:
 
 
 def rotary_of(architecture: Architecture, positions: Int[Tensor, "pairs window"], dtype: torch.dtype) -> Rotary:
-    """Angles position / base^(2i / rotary), in the working dtype or better."""
+    """Angles position / base^(2i / rotary), made in float64 on the host: not every device has it."""
     if positions.shape[0] > 1 and bool((positions == positions[:1]).all()):
         positions = positions[:1]
-    dims = torch.arange(0, architecture.rotary, 2, dtype=torch.float64, device=positions.device)
+    dims = torch.arange(0, architecture.rotary, 2, dtype=torch.float64)
     frequency = architecture.rotary_base ** (-dims / max(architecture.rotary, 1))
-    angles = positions[:, None, :, None].to(torch.float64) * frequency
-    return Rotary(angles.cos().to(dtype), angles.sin().to(dtype))
+    angles = positions.cpu()[:, None, :, None].to(torch.float64) * frequency
+    return Rotary(angles.cos().to(dtype).to(positions.device), angles.sin().to(dtype).to(positions.device))
