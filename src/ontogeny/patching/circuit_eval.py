@@ -63,7 +63,7 @@ class CircuitEvaluator:
         self.graph = subject.graph
         self._subject, self._batch, self._ablation = subject, batch, ablation
         self._size = len(batch) if ablation == "mean" else batch_pairs or pairs_within(subject, batch)
-        self._kept: list[_Part] | None = []
+        self._parts: list[_Part] | None = []
         """All parts, once they are made; None: each is made anew when its turn comes, as not all fit into memory."""
         ends = self._measured(lambda part: torch.stack([part.clean, part.corrupted]))
         self.clean: Float[Tensor, " pairs"] = ends[0]
@@ -84,23 +84,23 @@ class CircuitEvaluator:
 
     def forget(self) -> None:
         """Let go of what earlier circuits left; the next one is computed whole. For measurements."""
-        for part in self._kept or ():
+        for part in self._parts or ():
             part.forget()
 
     def _measured(self, measure: Callable[[_Part], Tensor]) -> Float[Tensor, "*what pairs"]:
         """`measure` of every part; when memory runs out, with less and less in memory at one time."""
         while True:
-            found = within_memory(lambda: torch.cat([measure(part) for part in self._parts()], dim=-1))
+            found = within_memory(lambda: torch.cat([measure(part) for part in self._each_part()], dim=-1))
             if found is not None:
                 return found
             self._retreat()
 
-    def _parts(self) -> Iterator[_Part]:
+    def _each_part(self) -> Iterator[_Part]:
         starts = range(0, len(self._batch), self._size)
         made = (_Part(self._subject, self._batch.take(slice(i, i + self._size)), self._ablation) for i in starts)
-        if self._kept == []:
-            self._kept = list(made)
-        yield from made if self._kept is None else self._kept
+        if self._parts == []:
+            self._parts = list(made)
+        yield from made if self._parts is None else self._parts
 
     def _retreat(self) -> None:
         """Keep no part beyond its turn; then halve them.
@@ -108,8 +108,8 @@ class CircuitEvaluator:
         Raises:
             ImpossibleRequest: there is nothing left to divide.
         """
-        if self._kept is not None:
-            self._kept = None
+        if self._parts is not None:
+            self._parts = None
             log.warning("Out of memory: circuits are evaluated on %d pairs at a time, which is slower.", self._size)
         elif self._size > 1 and self._ablation != "mean":
             self._size //= 2
