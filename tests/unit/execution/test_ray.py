@@ -43,13 +43,15 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 def cluster() -> Iterator[Any]:
     """Two nodes of one core each; the first is the head."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install -c constraints.txt -e '.[ray]'")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
-    cluster = in_time(lambda: Cluster(True, head_node_args=NODE | {"include_dashboard": False}))
-    in_time(lambda: cluster.add_node(**NODE))
-    yield cluster
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:  # Nodes hand their environment on to the workers.
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        cluster = in_time(lambda: Cluster(True, head_node_args=NODE | {"include_dashboard": False}))
+        in_time(lambda: cluster.add_node(**NODE))
+        yield cluster
+        cluster.shutdown()
 
 
 def in_time(start: Callable[[], Any], tries: int = 3) -> Any:
@@ -101,7 +103,7 @@ def test_when_the_driver_is_killed_its_tasks_end(cluster: Any, tmp_path: Path) -
     """Nobody would hear of their results."""
     told = tmp_path / "process"
     command = [sys.executable, "-c", DRIVER, str(tmp_path / "cache"), cluster.address, str(told)]
-    driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    driver = subprocess.Popen(command)
     try:
         assert eventually(told.exists)
         worker = psutil.Process(int(told.read_text()))
