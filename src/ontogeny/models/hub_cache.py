@@ -246,7 +246,7 @@ class HubCache:
         found = {}
         for file in pin.files:
             path = self.snapshot(pin) / file.name
-            digest = _sha256(path) if file.large else _git_hash(path)
+            digest = _sha256(path) if file.large else git_hash(path)
             if path.stat().st_size != file.bytes or digest != file.hash:
                 path.resolve().unlink()
                 path.unlink(missing_ok=True)
@@ -342,7 +342,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _git_hash(path: Path) -> str:
+def git_hash(path: Path) -> str:
     """Git's object id of a file's content."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -30,7 +30,7 @@ from ontogeny.models.hub import (
     resolve_trees,
     small_file,
 )
-from ontogeny.models.hub_cache import HubCache, NoRoom
+from ontogeny.models.hub_cache import HubCache, NoRoom, git_hash
 from ontogeny.models.pythia import repository as pythia_repository
 from ontogeny.params import HubParams, Params, TextParams, TransferParams, split_member, step_pattern
 from ontogeny.tasks.tokenizer import same_tokenizer
@@ -77,8 +77,8 @@ class HubSource:
             repository = self.repository(member)
             with_tokenizer = {pin.hash_of("tokenizer.json"): pin for pin, _ in found.values()}
             for digest, pin in with_tokenizer.items():
-                if digest is None:
-                    continue  # The study's own is used.
+                if digest is None or digest == git_hash(wanted):
+                    continue  # The study's own is used; the same file need not be fetched to be compared.
                 theirs = small_file(repository, pin.commit, "tokenizer.json")
                 if not same_tokenizer(theirs, wanted):
                     raise other_tokenizer(member, f"{repository} at {pin.revision}", self.tokenizer)
