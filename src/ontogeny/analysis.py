@@ -86,7 +86,7 @@ CIRCUIT = Analysis("circuit", "3", ("search", "baselines"), ("behaviour", "score
 STABILITY = Analysis("stability", "1", ("stability",), ("scores", "circuit"))
 VERIFICATION = Analysis("verification", "2", ("roles.thresholds",), ("scores", "circuit", "roles"))
 ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT, STABILITY, VERIFICATION)
-ALGORITHM = Analysis("algorithm", "2", ("roles.thresholds", "algorithm"), ("circuit", "roles"))
+ALGORITHM = Analysis("algorithm", "3", ("roles.thresholds", "algorithm"), ("circuit", "roles"))
 """Of IOI only."""
 PARTS = {"behaviour": (BEHAVIOUR,), "circuits": (SCORES, CIRCUIT, STABILITY), "algorithm": (VERIFICATION,)}
 """By what a checkpoint may be analysed for (`core/schedule.py`); `algorithm` also brings the roles and `ALGORITHM`."""

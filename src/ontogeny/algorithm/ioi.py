@@ -35,7 +35,7 @@ from ontogeny.components.s_inhibition import POSITION, TOKEN, inhibitors, name_m
 from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult, MetricName, PathEffects
 from ontogeny.core.circuit import Circuit
 from ontogeny.core.pairs import PairBatch
-from ontogeny.core.roles import RoleScores
+from ontogeny.core.roles import HeadScores, RoleScores
 from ontogeny.models.subject import Subject
 from ontogeny.params import AnalyseParams, ThresholdParams
 from ontogeny.patching.path_patching import PathPatcher, head_readers
@@ -76,7 +76,20 @@ def analyse_algorithm(
     repair = tuple(
         self_repair(patcher, scores, thresholds, settings.algorithm.leading_heads) for scores in roles.values()
     )
-    return AlgorithmResult("measured", "", effects, metrics, repair)
+    return AlgorithmResult("measured", "", effects, metrics, repair, added_to_s(patcher, subject, batch))
+
+
+def added_to_s(patcher: PathPatcher, subject: Subject, batch: PairBatch) -> HeadScores:
+    """What each head adds directly to the logit of S, clean minus corrupted, logits, mean over prompts (claim C10).
+
+    Above the vocabulary's mean logit, as what is added to all logits alike is nothing; through the final norm at its
+    clean scale. On the corrupted prompts S comes once, so that below 0 means: lowered because it came twice.
+    """
+    s = batch.answer_ids.gather(1, batch.answer_weights.argmin(dim=1, keepdim=True))[:, 0]
+    unembed = subject.weights.unembed
+    direction = unembed.T[s.to(unembed.device)] - unembed.mean(dim=1)
+    by_writer = patcher.direct_effects(direction).double().mean(dim=1)
+    return by_writer[1:].view(patcher.graph.n_layers, -1)[:, :-1].contiguous()
 
 
 def _direct(effects: PathEffects, roles: Roles, circuit: Circuit | None, settings: AnalyseParams) -> AlgorithmMetric:

@@ -106,3 +106,6 @@ class AlgorithmResult:
     """By metric; only those whose receivers exist. `queries_by_token` has the receivers of `queries`."""
     metrics: Mapping[str, AlgorithmMetric]
     repair: tuple[SelfRepair, ...]
+    on_s: HeadScores | None = None
+    """What each head adds directly to the logit of S above the vocabulary's mean logit, clean minus corrupted, logits,
+    through the final norm at its clean scale; < 0: it lowers S because S came twice. None: undefined."""

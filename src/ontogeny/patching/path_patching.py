@@ -162,13 +162,19 @@ class PathPatcher:
         found = [part.interchange(heads) for part in self._parts]
         return Interchange(torch.cat([f.metric for f in found]), torch.cat([f.direct for f in found], dim=1))
 
-    def direct_effects(self) -> Float[Tensor, "writers pairs"]:
-        """Direct effect of each writer on the metric, clean minus corrupted, logits: at the final norm's clean scale.
+    def direct_effects(self, direction: Float[Tensor, "pairs d_model"] | None = None) -> Float[Tensor, "writers pairs"]:
+        """Direct effect of each writer, clean minus corrupted, logits: through the final norm at its clean scale.
+
+        Args:
+            direction: what is read off the final norm's output, for each pair a sum of unembedding vectors; None: the
+                metric.
 
         Raises:
-            ImpossibleRequest: the metric is no difference of logits.
+            ImpossibleRequest: no direction is given, and the metric is no difference of logits.
         """
-        return torch.cat([part.direct_effects() for part in self._parts], dim=1)
+        directions = [None if direction is None else direction[at] for at in self._places]
+        found = [part.direct_effects(along) for part, along in zip(self._parts, directions)]
+        return torch.cat(found, dim=1)
 
 
 def _places(pairs: int, size: int) -> list[slice]:
@@ -545,24 +551,29 @@ class _Part:
                 direct[graph.mlp_writer(layer)] = self._direct(mlp[0, :, -1])
         return Interchange(self.values(0.0 if shift is None else shift[0, :, -1]), direct.cpu())
 
-    def direct_effects(self) -> Float[Tensor, "writers pairs"]:
-        found = [self._direct(self.clean.embed[:, -1] - self.corrupted.embed[:, -1])[None]]
+    def direct_effects(self, along: Tensor | None = None) -> Float[Tensor, "writers pairs"]:
+        found = [self._direct(self.clean.embed[:, -1] - self.corrupted.embed[:, -1], along)[None]]
         for layer, (clean, corrupted) in enumerate(zip(self.clean.blocks, self.corrupted.blocks)):
-            found.append(self._heads_direct(layer, -self._head_differences(layer)[:, -1]))
-            found.append(self._direct(clean.mlp.out[:, -1] - corrupted.mlp.out[:, -1])[None])
+            found.append(self._heads_direct(layer, -self._head_differences(layer)[:, -1], along))
+            found.append(self._direct(clean.mlp.out[:, -1] - corrupted.mlp.out[:, -1], along)[None])
         return torch.cat(found).cpu()
 
-    def _heads_direct(self, layer: int, outputs: Float[Tensor, "pairs heads d_head"]) -> Float[Tensor, "heads pairs"]:
+    def _heads_direct(
+        self, layer: int, outputs: Float[Tensor, "pairs heads d_head"], along: Tensor | None = None
+    ) -> Float[Tensor, "heads pairs"]:
         """Direct effect of something that heads of a block put out at the read position."""
         return torch.stack(
-            [self._direct(self._write(layer, [h], outputs[:, h : h + 1])) for h in range(self.a.n_heads)]
+            [self._direct(self._write(layer, [h], outputs[:, h : h + 1]), along) for h in range(self.a.n_heads)]
         )
 
-    def _direct(self, written: Float[Tensor, "pairs d_model"]) -> Float[Tensor, " pairs"]:
+    def _direct(
+        self, written: Float[Tensor, "pairs d_model"], along: Float[Tensor, "pairs d_model"] | None = None
+    ) -> Float[Tensor, " pairs"]:
         """Direct effect of something written at the read position, the final norm at its clean scale."""
-        if self.readout.direction is None:
+        along = self.readout.direction if along is None else along
+        if along is None:
             raise ImpossibleRequest(
                 "Direct effects are those on a difference of logits (logit_diff); this task's metric is prob_diff."
             )
         scale = normalise(self.a, self.clean.final)[2][:, 0]
-        return (written * self.readout.direction).sum(dim=-1) * scale
+        return (written * along).sum(dim=-1) * scale

@@ -5,6 +5,7 @@
     role/NAME/best_in_circuit, holders_in_circuit     the same among the heads of the task's circuit
     role/NAME/direct_effect          sum of e over its holders, logits as receiver (IOI, METHODS 7.2); < 0: they help
     role/NAME/entering, leaving      added by `role_turnover`
+    role/NAME/on_s                   what its holders add to the logit of S, logits (IOI); < 0: they lower it
     algorithm/METRIC                 per cent: direct, queries, values (METHODS 7.3-7.6)
     algorithm/METRIC_frozen, _in_circuit, _null_mean, _null_p95
     self_repair/ROLE/lost, total, taken_over          METHODS 8.5
@@ -130,6 +131,8 @@ def _direct_effects(analysis: CheckpointAnalysis, found: AlgorithmResult) -> Ite
         value = None if effects is None or not heads else sum(float(effects.effect[head]) for head in heads)
         status = "undefined" if effects is None else scores.status if heads else "no holder"
         yield role_quantity(role, "direct_effect"), _plain(value, status, " ".join(head_names(heads)))
+        added = None if found.on_s is None or not heads else sum(float(found.on_s[head]) for head in heads)
+        yield role_quantity(role, "on_s"), _plain(added, status, " ".join(head_names(heads)))
 
 
 def _stability(result: TaskAnalysis) -> Iterator[tuple[str, Measure]]:

@@ -18,6 +18,7 @@ from ontogeny.core.circuit import full_circuit
 from ontogeny.core.pairs import PairBatch, tokenize
 from ontogeny.core.roles import RoleScores
 from ontogeny.params import AnalyseParams, AttentionParams, RolesParams
+from ontogeny.patching.path_patching import PathPatcher
 from ontogeny.records import pack, unpack
 from support import hand_set
 
@@ -75,6 +76,21 @@ def test_the_planted_algorithm_is_found_whole():
     assert float(found.effects["values"].effect[DUPLICATE]) < -0.5
     assert found.effects["queries"].receivers == ("a2.h2<q>",)
     assert found.effects["values"].receivers == ("a1.h1<v>",)
+
+
+def test_what_heads_add_to_s_is_told_apart_from_what_they_add_to_io():
+    """The planted mover writes the name that it looks at: IO, on the corrupted prompt S. So it adds less to S where S
+    came twice; and what it adds to IO minus what it adds to S is its effect on the metric.
+    """
+    found, batch = analyse(roles()), pairs()
+    assert found.on_s is not None
+    swapped = analyse(roles(), replace(batch, answer_weights=-batch.answer_weights)).on_s  # S and IO exchanged
+    assert swapped is not None
+    patcher = PathPatcher(hand_set.s_inhibition_path().subject, batch)
+    direct = patcher.direct_effects().double().mean(dim=1)[1:].view(3, -1)[:, :-1]
+    torch.testing.assert_close(swapped - found.on_s, direct, atol=1e-9, rtol=0)
+    assert float(found.on_s[MOVER]) < -0.1
+    assert float(swapped[MOVER]) > 0.1
 
 
 def test_the_result_survives_packing():

@@ -230,6 +230,21 @@ def test_interchange_is_that_of_the_definition(parallel: bool):
     torch.testing.assert_close(patcher.direct_effects(), ((before - corrupted) * scale).sum(-1).T, **EXACT)
 
 
+def test_direct_effects_along_a_direction_are_those_on_its_logits():
+    """The metric is the correct answers' logits minus the others'; each part alone adds up to it."""
+    subject, batch = neox_subject(layers=3), random_batch(pairs=5, padded=True)
+    patcher, unembed = PathPatcher(subject, batch, batch_pairs=2), subject.weights.unembed
+    signs = batch.answer_weights.to(unembed)
+    parts = [
+        (unembed.T[batch.answer_ids] * part[..., None]).sum(1) for part in (signs.clamp(min=0), signs.clamp(max=0))
+    ]
+    right, wrong = (patcher.direct_effects(part) for part in parts)
+    torch.testing.assert_close(right + wrong, patcher.direct_effects(), **EXACT)
+    assert min(right.abs().max(), wrong.abs().max()) > 1e-3
+    alone = replace(batch, answer_weights=batch.answer_weights.clamp(max=0))
+    torch.testing.assert_close(wrong, PathPatcher(subject, alone).direct_effects(), **EXACT)
+
+
 def _logit_scale(model: Any, written: Tensor, batch: PairBatch) -> Tensor:
     """What a unit of each residual direction adds to the metric at the clean final norm's scale: autograd through a
     norm whose mean and sigma are constants.
