@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,13 @@ class Site:
         if folder is not None:
             self.page.click(f"[data-testid=artifact-tree-node][artifact-name='{folder}']")
         self.page.until(f"document.querySelector(\"[artifact-name='{name}']\") !== null", f"{name} in the tree")
-        self.page.click(f"[data-testid=artifact-tree-node][artifact-name='{name}']")
+        node, shown = f"[data-testid=artifact-tree-node][artifact-name='{name}']", json.dumps("/" + name)
+        for seconds in (20, 240):  # the tree may move under the first click, when a picture beside it has come
+            self.page.click(node)
+            with suppress(AssertionError):
+                self.page.until(f"document.body.innerText.includes({shown})", f"{name} opened", seconds)
+                return
+        raise AssertionError(f"{name} does not open. The page says: {self.page.text()[:3000]}")
 
     def picture_size(self) -> tuple[int, int]:
         """Width and height of the largest picture on the page, once there is one."""
