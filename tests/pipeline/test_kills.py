@@ -257,7 +257,10 @@ def test_a_full_disk_is_said_clearly_and_the_next_run_goes_on(pristine: Clone, c
     eventually(lambda: not ours(clone))
     before = done(clone)
     fill_up(ballast)
-    full = clone.run("ontogeny", "study")
+    refused = clone.run("ontogeny", "study")
+    assert refused.returncode == 2, refused.stderr
+    assert "does not fit" in refused.stderr
+    full = clone.run("ontogeny", "study", "--anyway")
     assert full.returncode == 1, full.stderr
     assert "ontogeny: the disk is full" in full.stderr
     assert "Traceback" not in full.stderr
