@@ -111,6 +111,25 @@ def test_dvc_says_something_useful(clone: Clone) -> None:
     assert "behaviour" in plots
 
 
+def test_the_same_settings_in_the_projects_own_study_compute_nothing_anew(clone: Clone) -> None:
+    """params.yaml instead of a profile: other folders, the same caches, the same bytes and runs."""
+    shutil.copy(clone.root / "params" / "tiny.yaml", clone.root / "params.yaml")
+    published = sorted(fingerprints(clone))
+    known = {path: path.stat().st_mtime_ns for kind in ("training", "jobs") for path in cached(clone, kind)}
+    done = clone.run("ontogeny", "study")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for kind in ("training", "jobs") for path in cached(clone, kind)} == known
+    assert lock(clone.root) == lock(clone.profile)
+    for name in ("analyses", "transfer", "studies", "trajectories", "figures"):
+        assert files(clone.root / "data" / name) == files(clone.profile / "data" / name)
+    assert sorted(fingerprints(clone)) == published
+
+
+def cached(clone: Clone, kind: str) -> list[Path]:
+    """Files of finished work of a kind."""
+    return [path for path in (clone.root / ".cache" / kind).rglob("*") if path.is_file()]
+
+
 def test_a_damaged_checkpoint_fails_alone_and_is_done_again(clone: Clone) -> None:
     """One file is cut short: its job fails by name, the others finish; when it is mended only that job is done."""
     undisturbed = lock(clone.profile)
@@ -137,25 +156,6 @@ def test_a_damaged_checkpoint_fails_alone_and_is_done_again(clone: Clone) -> Non
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert read_json(clone.profile / FAILED) == []
     assert lock(clone.profile) == undisturbed
-
-
-def test_the_same_settings_in_the_projects_own_study_compute_nothing_anew(clone: Clone) -> None:
-    """params.yaml instead of a profile: other folders, the same caches, the same bytes and runs."""
-    shutil.copy(clone.root / "params" / "tiny.yaml", clone.root / "params.yaml")
-    published = sorted(fingerprints(clone))
-    known = {path: path.stat().st_mtime_ns for kind in ("training", "jobs") for path in cached(clone, kind)}
-    done = clone.run("ontogeny", "study")
-    assert done.returncode == 0, done.stderr
-    assert {path: path.stat().st_mtime_ns for kind in ("training", "jobs") for path in cached(clone, kind)} == known
-    assert lock(clone.root) == lock(clone.profile)
-    for name in ("analyses", "transfer", "studies", "trajectories", "figures"):
-        assert files(clone.root / "data" / name) == files(clone.profile / "data" / name)
-    assert sorted(fingerprints(clone)) == published
-
-
-def cached(clone: Clone, kind: str) -> list[Path]:
-    """Files of finished work of a kind."""
-    return [path for path in (clone.root / ".cache" / kind).rglob("*") if path.is_file()]
 
 
 def test_a_second_clone_pulls_the_results_and_computes_nothing(clone: Clone, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ _TIDY = """(() => {
   const style = document.createElement('style');
   style.textContent = '.modebar { display: none }';
   document.head.append(style);
+  const inner = [...document.querySelectorAll('div, span')].filter(e => (e.innerText || '').startsWith('Path: file:'));
+  if (inner.length) inner.at(-1).style.visibility = 'hidden';  // it names a folder of this machine
   const note = [...document.querySelectorAll('div')].find(
     e => (e.innerText || '').startsWith("You're viewing a shared view") && e.querySelector("[aria-label='Close']"));
   if (note) note.querySelector("[aria-label='Close']").click();
