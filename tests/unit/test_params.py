@@ -5,10 +5,10 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ontogeny.core.errors import OntogenyError
-from ontogeny.params import Params, load_params, split_member
+from ontogeny.params import CheckpointsParams, Params, load_params, split_member
 from ontogeny.stages.check import check_params
 from ontogeny.stages.study import MATRIX, STAGES
 
@@ -137,3 +137,11 @@ def test_a_file_that_is_no_params_file_is_refused(tmp_path: Path) -> None:
 def test_a_member_is_a_scale_and_a_seed() -> None:
     assert split_member("small-s12") == ("small", 12)
     assert split_member("pythia.70m-s0") == ("pythia.70m", 0)
+
+
+@pytest.mark.parametrize(("rotary", "heads"), [(0.3, 1), (1.0, 3)])
+def test_a_scale_whose_heads_cannot_turn_is_refused_by_name(rotary: float, heads: int) -> None:
+    scales = {"odd": {"layers": 1, "heads": heads, "d_model": 16}}
+    with pytest.raises(ValidationError, match="scale 'odd'"):
+        CheckpointsParams.model_validate({"scales": scales, "rotary": rotary})
+    assert CheckpointsParams.model_validate({"scales": {"odd": {**scales["odd"], "heads": 2}}, "rotary": 0.5})
