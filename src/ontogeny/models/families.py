@@ -26,6 +26,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
 }
 OLMO_EPSILON = 1e-5
+_ROWS_IN_CACHE = 128
 
 
 @dataclass(frozen=True)
@@ -36,29 +37,59 @@ class Norm:
     scale: Float[Tensor, " d_model"] | None
     shift: Float[Tensor, " d_model"] | None
 
-    def fold(self, weight: Float[Tensor, "d_model k"], bias: Float[Tensor, " k"] | None) -> tuple[Tensor, Tensor]:
-        """W' and b' as `weights.py` has them."""
-        folded_bias = torch.zeros_like(weight[0]) if bias is None else bias.clone()
-        if self.shift is not None:
-            folded_bias = folded_bias + self.shift @ weight
-        folded = weight if self.scale is None else self.scale[:, None] * weight
-        if self.kind == "layer" and self.scale is not None:
-            folded -= folded.mean(dim=0, keepdim=True)  # in place: it is a copy already, and large
-        elif self.kind == "layer":
-            folded = folded - folded.mean(dim=0, keepdim=True)
-        return folded.contiguous(), folded_bias
+    def fold(
+        self, rows: Float[Tensor, "k d_model"], bias: Float[Tensor, " k"] | None, *, reuse: bool = False
+    ) -> tuple[Float[Tensor, "d_model k"], Float[Tensor, " k"]]:
+        """W' and b' as `weights.py` has them, of a projection as `torch.nn.Linear` stores it.
+
+        A few rows at a time, which stay in a processor's cache: a weight is read and written once. With `reuse` W' takes
+        the place of `rows`, so that a model that is not needed any more takes no memory twice.
+        """
+        shifted = torch.zeros_like(rows[:, 0]) if bias is None else bias.detach().clone()
+        if self.scale is None and self.kind == "rms":
+            return rows.detach().T, shifted
+        folded = rows.detach() if reuse else torch.empty_like(rows)
+        size = _ROWS_IN_CACHE if rows.device.type == "cpu" else len(rows)
+        for place in range(0, len(rows), size):
+            here = slice(place, place + size)
+            if self.shift is not None:
+                shifted[here] += rows[here] @ self.shift
+            part = folded[here]
+            if self.scale is not None:
+                torch.mul(rows[here], self.scale, out=part)
+            elif not reuse:
+                part.copy_(rows[here])
+            if self.kind == "layer":
+                part -= part.mean(dim=1, keepdim=True)
+        return folded.T, shifted
 
 
-def read_weights(model: Any, kv_readers: KVReaders = "head") -> Weights:
+def read_weights(model: Any, kv_readers: KVReaders = "head", *, reuse: bool = False) -> Weights:
     """The weights of a Hugging Face causal language model, in its dtype and on its device.
+
+    What needs no folding is the model's own memory.
 
     Args:
         model: the model.
         kv_readers: with grouped-query attention, who has key and value readers: each head, or each group. Without
             groups both are the same.
+        reuse: the model is not needed any more. Its memory is used for the folded weights too, so that they take none
+            of their own; it computes nonsense afterwards.
 
     Raises:
         UnsupportedModel: no description of this family, or an option that the description does not cover.
+    """
+    require_family(model)
+    with torch.no_grad():
+        weights = FAMILIES[model.config.model_type](model, reuse)
+    return replace(weights, architecture=replace(weights.architecture, kv_readers=kv_readers))
+
+
+def require_family(model: Any) -> None:
+    """Refuse a model whose family is not described.
+
+    Raises:
+        UnsupportedModel: it is not.
     """
     family = model.config.model_type
     if family not in FAMILIES:
@@ -66,12 +97,9 @@ def read_weights(model: Any, kv_readers: KVReaders = "head") -> Weights:
             f"Models of type {family!r} are not described yet; there are descriptions of: {', '.join(FAMILIES)}. "
             "Add one in ontogeny/models/families.py."
         )
-    with torch.no_grad():
-        weights = FAMILIES[family](model)
-    return replace(weights, architecture=replace(weights.architecture, kv_readers=kv_readers))
 
 
-def _gpt_neox(model: Any) -> Weights:
+def _gpt_neox(model: Any, reuse: bool) -> Weights:
     """GPT-NeoX and Pythia: parallel or sequential residual, two LayerNorms, partial rotary, untied unembedding."""
     config, base = model.config, model.gpt_neox
     H, d = config.num_attention_heads, config.hidden_size
@@ -97,26 +125,26 @@ def _gpt_neox(model: Any) -> Weights:
     for layer in base.layers:
         first, second = _layer_norm(layer.input_layernorm), _layer_norm(layer.post_attention_layernorm)
         joint = layer.attention.query_key_value
-        by_head = joint.weight.view(H, 3, d // H, d).permute(3, 1, 0, 2).reshape(d, 3 * d)
+        by_slot = joint.weight.view(H, 3, d // H, d).transpose(0, 1).reshape(3 * d, d)
         bias = None if joint.bias is None else joint.bias.view(H, 3, d // H).transpose(0, 1).reshape(3 * d)
         dense, mlp = layer.attention.dense, layer.mlp
         blocks.append(
             _block(
                 H,
-                *first.fold(by_head, bias),
+                *first.fold(by_slot, bias, reuse=True),
                 bias,
                 dense.weight.T,
                 dense.bias,
-                *second.fold(mlp.dense_h_to_4h.weight.T, mlp.dense_h_to_4h.bias),
+                *second.fold(mlp.dense_h_to_4h.weight, mlp.dense_h_to_4h.bias, reuse=reuse),
                 mlp.dense_4h_to_h.weight.T,
                 mlp.dense_4h_to_h.bias,
             )
         )
-    unembed = _layer_norm(base.final_layer_norm).fold(model.get_output_embeddings().weight.T, None)
+    unembed = _unembed(_layer_norm(base.final_layer_norm), model, reuse)
     return Weights(architecture, base.embed_in.weight.detach(), None, tuple(blocks), *unembed)
 
 
-def _gpt2(model: Any) -> Weights:
+def _gpt2(model: Any, reuse: bool) -> Weights:
     """GPT-2: sequential blocks, learned positions, tied unembedding."""
     config, base = model.config, model.transformer
     H, d = config.n_head, config.n_embd
@@ -142,21 +170,21 @@ def _gpt2(model: Any) -> Weights:
     blocks = [
         _block(
             H,
-            *_layer_norm(layer.ln_1).fold(layer.attn.c_attn.weight, layer.attn.c_attn.bias),
+            *_layer_norm(layer.ln_1).fold(layer.attn.c_attn.weight.T, layer.attn.c_attn.bias, reuse=reuse),
             layer.attn.c_attn.bias,
             layer.attn.c_proj.weight,
             layer.attn.c_proj.bias,
-            *_layer_norm(layer.ln_2).fold(layer.mlp.c_fc.weight, layer.mlp.c_fc.bias),
+            *_layer_norm(layer.ln_2).fold(layer.mlp.c_fc.weight.T, layer.mlp.c_fc.bias, reuse=reuse),
             layer.mlp.c_proj.weight,
             layer.mlp.c_proj.bias,
         )
         for layer in base.h
     ]
-    unembed = _layer_norm(base.ln_f).fold(model.get_output_embeddings().weight.T, None)
+    unembed = _unembed(_layer_norm(base.ln_f), model, reuse)
     return Weights(architecture, base.wte.weight.detach(), base.wpe.weight.detach(), tuple(blocks), *unembed)
 
 
-def _llama(model: Any) -> Weights:
+def _llama(model: Any, reuse: bool) -> Weights:
     """Llama, Qwen2 and OLMo: sequential blocks, full rotary, gated MLP; RMSNorm, or LayerNorm without parameters.
 
     With grouped-query attention each query head gets a copy of its group's key and value projections. Its own key and
@@ -206,20 +234,20 @@ def _llama(model: Any) -> Weights:
         blocks.append(
             _block(
                 H,
-                *norm(layer.input_layernorm).fold(torch.cat(weights).T, biases),
+                *norm(layer.input_layernorm).fold(torch.cat(weights), biases, reuse=True),
                 biases,
                 attention.o_proj.weight.T,
                 attention.o_proj.bias,
-                *norm(layer.post_attention_layernorm).fold(into.T, into_bias),
+                *norm(layer.post_attention_layernorm).fold(into, into_bias, reuse=True),
                 mlp.down_proj.weight.T,
                 mlp.down_proj.bias,
             )
         )
-    unembed = norm(base.norm).fold(model.get_output_embeddings().weight.T, None)
+    unembed = _unembed(norm(base.norm), model, reuse)
     return Weights(architecture, base.embed_tokens.weight.detach(), None, tuple(blocks), *unembed)
 
 
-FAMILIES: dict[str, Callable[[Any], Weights]] = {
+FAMILIES: dict[str, Callable[[Any, bool], Weights]] = {
     "gpt_neox": _gpt_neox,
     "gpt2": _gpt2,
     "llama": _llama,
@@ -246,13 +274,19 @@ def _block(
         qkv=qkv,
         qkv_bias=qkv_bias,
         value_bias=values,
-        out=out.contiguous(),
+        out=out.detach(),
         out_bias=nothing if out_bias is None else out_bias.detach(),
         mlp_in=mlp_in,
         mlp_in_bias=mlp_in_bias,
-        mlp_out=mlp_out.contiguous(),
+        mlp_out=mlp_out.detach(),
         mlp_out_bias=nothing if mlp_out_bias is None else mlp_out_bias.detach(),
     )
+
+
+def _unembed(norm: Norm, model: Any, reuse: bool) -> tuple[Tensor, Tensor]:
+    rows = model.get_output_embeddings().weight
+    tied = rows.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    return norm.fold(rows, None, reuse=reuse and not tied)
 
 
 def _layer_norm(module: Any) -> Norm:

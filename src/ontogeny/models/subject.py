@@ -19,7 +19,7 @@ from ontogeny.core.errors import BadCheckpoint, ImpossibleRequest, NotFinite, Un
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import PairBatch
 from ontogeny.core.results import ModelFacts
-from ontogeny.models.families import read_weights
+from ontogeny.models.families import read_weights, require_family
 from ontogeny.models.forward import Plan, embed, plan_runs, run
 from ontogeny.models.layout import right_align
 from ontogeny.models.memory import budget_on
@@ -191,7 +191,7 @@ def load_subject(
     tokenizer_file = folder / "tokenizer.json"
     if tokenizer is None and tokenizer_file.is_file():
         tokenizer = FileTokenizer(tokenizer_file)
-    return _checked(model.to(device), str(path), tokenizer, kv_readers)
+    return _checked(model.to(device), str(path), tokenizer, kv_readers, reuse=True)
 
 
 def subject_of(
@@ -208,33 +208,52 @@ def subject_of(
         UnsupportedModel: the engine does not describe this family, or the checks of this module fail.
     """
     _refuse_not_finite(model, source)
-    return _checked(model, source, tokenizer, kv_readers)
+    return _checked(model, source, tokenizer, kv_readers, reuse=False)
 
 
-def _checked(model: Any, source: str, tokenizer: FileTokenizer | None, kv_readers: KVReaders) -> Subject:
+def _checked(model: Any, source: str, tokenizer: FileTokenizer | None, kv_readers: KVReaders, reuse: bool) -> Subject:
+    """With `reuse` the model's memory becomes the subject's; it is compared with the model as it was before."""
+    require_family(model)
     model = model.eval().requires_grad_(False)
-    subject = Subject(read_weights(model, kv_readers), tokenizer, sum(p.numel() for p in model.parameters()), source)
-    check_subject(subject, model)
+    parameters, theirs = sum(p.numel() for p in model.parameters()), probe(model)
+    subject = Subject(read_weights(model, kv_readers, reuse=reuse), tokenizer, parameters, source)
+    check_subject(subject, theirs)
     return subject
 
 
-def check_subject(subject: Subject, model: Any) -> None:
+@dataclass(frozen=True)
+class Probe:
+    """What a Hugging Face model makes of a few tokens."""
+
+    tokens: Int[Tensor, "pairs tokens"]
+    residuals: tuple[Float[Tensor, "pairs tokens d_model"], ...]
+    """What each block reads."""
+    logits: Float[Tensor, "pairs vocab"]
+    """At the last position."""
+
+
+def probe(model: Any) -> Probe:
+    """Run a Hugging Face model on a few tokens."""
+    vocab, columns = model.config.vocab_size, min(6, model.config.max_position_embeddings)
+    tokens = (torch.arange(2 * columns, device=model.device) * 7919 % vocab).view(2, columns)
+    with torch.no_grad():
+        outputs = model(tokens, output_hidden_states=True, use_cache=False, logits_to_keep=1)
+    return Probe(tokens, outputs.hidden_states[:-1], outputs.logits[:, -1])
+
+
+def check_subject(subject: Subject, theirs: Probe) -> None:
     """Compare residuals and logits with the Hugging Face forward pass on a few tokens.
 
     Raises:
         UnsupportedModel: they differ.
     """
-    vocab, columns = subject.architecture.vocab, min(6, subject.architecture.context)
-    tokens = (torch.arange(2 * columns, device=subject.device) * 7919 % vocab).view(2, columns)
-    with torch.no_grad():
-        outputs = model(tokens, output_hidden_states=True)
-    lengths = torch.full((2,), columns, device=subject.device)
-    aligned, positions, padding = right_align(tokens, lengths)
+    lengths = torch.full((len(theirs.tokens),), theirs.tokens.shape[1], device=subject.device)
+    aligned, positions, padding = right_align(theirs.tokens, lengths)
     plan = plan_runs(subject.weights, aligned, positions, padding)
     ours = run(subject.weights, embed(subject.weights, aligned), plan)
-    for layer, (block, theirs) in enumerate(zip(ours.blocks, outputs.hidden_states)):
-        _compare(subject, block.resid, theirs, f"the input of block {layer} is not the sum of the writers before it")
-    _compare(subject, read_logits(subject.weights, ours.final), outputs.logits[:, -1], "the logits differ")
+    for layer, (block, residual) in enumerate(zip(ours.blocks, theirs.residuals, strict=True)):
+        _compare(subject, block.resid, residual, f"the input of block {layer} is not the sum of the writers before it")
+    _compare(subject, read_logits(subject.weights, ours.final), theirs.logits, "the logits differ")
 
 
 def _compare(subject: Subject, ours: Tensor, theirs: Tensor, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -115,6 +116,22 @@ def test_logits(kind: str):
 
 
 @pytest.mark.parametrize("metric", ["logit_diff", "prob_diff"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_is_not_needed_lends_its_memory(kind: str):
+    """The same weights; all of the residual stream's readers and writers but the joint projections are the model's."""
+    model = copy.deepcopy(model_of(kind))
+    stored = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    ours, theirs = read_weights(model, reuse=True), read_weights(model_of(kind))
+    for here, there in zip((ours, *ours.blocks), (theirs, *theirs.blocks)):
+        for name in ("embed", "unembed", "unembed_bias", "qkv", "qkv_bias", "out", "mlp_in", "mlp_in_bias", "mlp_out"):
+            if hasattr(here, name):
+                torch.testing.assert_close(getattr(here, name), getattr(there, name), atol=0, rtol=0)
+    tied = model_of(kind).config.tie_word_embeddings
+    assert (ours.unembed.untyped_storage().data_ptr() in stored) != (tied and kind != "olmo")
+    assert all(block.mlp_out.untyped_storage().data_ptr() in stored for block in ours.blocks)
+    assert any(block.mlp_in.untyped_storage().data_ptr() in stored for block in ours.blocks) == kind.startswith("gpt")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_inputs_row_is_hugging_faces_gradient(kind: str, metric: Any):
     """All gradient reaches the embedding through its readers, so their scores sum to what autograd gives there."""

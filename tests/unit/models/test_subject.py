@@ -23,6 +23,7 @@ from ontogeny.models.subject import (
     load_subject,
     pair_logits,
     pairs_within,
+    probe,
     subject_of,
 )
 from ontogeny.params import AttributionParams
@@ -161,17 +162,17 @@ def test_a_block_that_is_not_as_described_is_refused():
         with pytest.raises(
             UnsupportedModel, match="block 1 is not the sum of the writers before it: largest difference"
         ):
-            check_subject(subject, model)
+            check_subject(subject, probe(model))
     finally:
         hook.remove()
-    check_subject(subject, model)
+    check_subject(subject, probe(model))
 
 
 def test_other_logits_are_refused():
     subject = neox_subject()
     wrong = replace(subject, weights=replace(subject.weights, unembed=subject.weights.unembed * 1.01))
     with pytest.raises(UnsupportedModel, match="the logits differ"):
-        check_subject(wrong, neox_model())
+        check_subject(wrong, probe(neox_model()))
 
 
 def test_weights_in_memory_that_are_not_finite_are_refused():
