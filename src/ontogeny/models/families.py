@@ -42,8 +42,8 @@ class Norm:
     ) -> tuple[Float[Tensor, "d_model k"], Float[Tensor, " k"]]:
         """W' and b' as `weights.py` has them, of a projection as `torch.nn.Linear` stores it.
 
-        A few rows at a time, which stay in a processor's cache: a weight is read and written once. With `reuse` W' takes
-        the place of `rows`, so that a model that is not needed any more takes no memory twice.
+        A few rows at a time, which stay in a processor's cache: a weight is read and written once. With `reuse` W'
+        takes the place of `rows`, so that a model that is not needed any more takes no memory twice.
         """
         shifted = torch.zeros_like(rows[:, 0]) if bias is None else bias.detach().clone()
         if self.scale is None and self.kind == "rms":

@@ -225,17 +225,17 @@ def _checked(model: Any, source: str, tokenizer: FileTokenizer | None, kv_reader
 class Probe:
     """What a Hugging Face model makes of a few tokens."""
 
-    tokens: Int[Tensor, "pairs tokens"]
-    residuals: tuple[Float[Tensor, "pairs tokens d_model"], ...]
+    tokens: Int[Tensor, "1 tokens"]
+    residuals: tuple[Float[Tensor, "1 tokens d_model"], ...]
     """What each block reads."""
-    logits: Float[Tensor, "pairs vocab"]
+    logits: Float[Tensor, "1 vocab"]
     """At the last position."""
 
 
 def probe(model: Any) -> Probe:
     """Run a Hugging Face model on a few tokens."""
-    vocab, columns = model.config.vocab_size, min(6, model.config.max_position_embeddings)
-    tokens = (torch.arange(2 * columns, device=model.device) * 7919 % vocab).view(2, columns)
+    columns = min(6, model.config.max_position_embeddings)
+    tokens = torch.arange(columns, device=model.device)[None] * 7919 % model.config.vocab_size
     with torch.no_grad():
         outputs = model(tokens, output_hidden_states=True, use_cache=False, logits_to_keep=1)
     return Probe(tokens, outputs.hidden_states[:-1], outputs.logits[:, -1])
@@ -247,7 +247,7 @@ def check_subject(subject: Subject, theirs: Probe) -> None:
     Raises:
         UnsupportedModel: they differ.
     """
-    lengths = torch.full((len(theirs.tokens),), theirs.tokens.shape[1], device=subject.device)
+    lengths = torch.tensor([theirs.tokens.shape[1]], device=subject.device)
     aligned, positions, padding = right_align(theirs.tokens, lengths)
     plan = plan_runs(subject.weights, aligned, positions, padding)
     ours = run(subject.weights, embed(subject.weights, aligned), plan)

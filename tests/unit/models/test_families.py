@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -115,7 +115,6 @@ def test_logits(kind: str):
     torch.testing.assert_close(ours, theirs, atol=3e-6, rtol=0)
 
 
-@pytest.mark.parametrize("metric", ["logit_diff", "prob_diff"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_that_is_not_needed_lends_its_memory(kind: str):
     """The same weights; all of the residual stream's readers and writers but the joint projections are the model's."""
@@ -132,6 +131,7 @@ def test_a_model_that_is_not_needed_lends_its_memory(kind: str):
     assert any(block.mlp_in.untyped_storage().data_ptr() in stored for block in ours.blocks) == kind.startswith("gpt")
 
 
+@pytest.mark.parametrize("metric", ["logit_diff", "prob_diff"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_inputs_row_is_hugging_faces_gradient(kind: str, metric: Any):
     """All gradient reaches the embedding through its readers, so their scores sum to what autograd gives there."""
