@@ -79,7 +79,7 @@ class Analysis:
     """Analyses whose results it takes; `roles`: all head roles."""
 
 
-BEHAVIOUR = Analysis("behaviour", "1", ("behaviour",), ())
+BEHAVIOUR = Analysis("behaviour", "2", ("behaviour",), ())
 SCORES = Analysis("scores", "2", ("attribution",), ("behaviour",))
 CIRCUIT = Analysis("circuit", "3", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""

@@ -428,7 +428,7 @@ def main() -> None:
     """Print the table; each row is shown as soon as it is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", action="append", choices=[*SHAPES, "ladder"], help="default: all; may be repeated")
-    parser.add_argument("--rows", action="append", choices=list(ROWS), help="default: those with a limit; may be repeated")
+    parser.add_argument("--rows", action="append", choices=list(ROWS), help="default: those with limits; repeatable")
     parser.add_argument("--pairs", type=int, default=5, help="alternating pairs of runs behind each median; 5 or more")
     parser.add_argument(
         "--checkpoint", type=Path, help="a trained checkpoint for the ladder's rows; default: train one"
