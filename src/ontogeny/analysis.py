@@ -52,6 +52,7 @@ from ontogeny.core.results import (
 from ontogeny.core.roles import Head, RoleScores
 from ontogeny.core.schedule import ANALYSES as ASKED
 from ontogeny.core.stability import (
+    matched_likeness,
     resampled_stability,
     resampling_of,
     size_interval,
@@ -83,7 +84,7 @@ BEHAVIOUR = Analysis("behaviour", "2", ("behaviour",), ())
 SCORES = Analysis("scores", "2", ("attribution",), ("behaviour",))
 CIRCUIT = Analysis("circuit", "3", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""
-STABILITY = Analysis("stability", "1", ("stability",), ("scores", "circuit"))
+STABILITY = Analysis("stability", "2", ("stability",), ("scores", "circuit"))
 VERIFICATION = Analysis("verification", "2", ("roles.thresholds",), ("scores", "circuit", "roles"))
 ANALYSES: tuple[Analysis, ...] = (BEHAVIOUR, SCORES, CIRCUIT, STABILITY, VERIFICATION)
 ALGORITHM = Analysis("algorithm", "3", ("roles.thresholds", "algorithm"), ("circuit", "roles"))
@@ -270,7 +271,8 @@ def analyse_stability(
     """How far the circuit hangs on the examples of `discover` that it was found with (METHODS 8.3).
 
     Scores of every example are computed once more, resampled, and let go of. The interval on the size comes from the
-    metrics by example that the search measured.
+    metrics by example that the search measured. Where the task is learnt but no circuit was found, circuits of matched
+    sizes are compared alone.
 
     Args:
         subject: the model.
@@ -284,8 +286,17 @@ def analyse_stability(
     draws = settings.stability
     if not draws.enabled:
         return stability_unmeasured(subject.graph, "Switched off (analyse.stability.enabled).")
-    if scores is None or circuit.status != "found" or circuit.asked is None:
-        return stability_unmeasured(subject.graph, f"There is no faithful circuit: {circuit.status}.")
+    why = f"There is no faithful circuit: {circuit.status}."
+    if scores is None or circuit.status == "not_learned":
+        return stability_unmeasured(subject.graph, why)
+    asked, batch = circuit.asked if circuit.status == "found" else None, batches["discover"]
+    resampled = score_edges_resampled(subject, batch, settings.attribution, resampling_of(len(batch), draws))
+    matched = [matched_size(subject.graph, share, draws.matched_floor) for share in draws.matched_fractions]
+    found = resampled_stability(
+        subject.graph, resampled, asked, draws.confidence, settings.search.selection, matched=matched
+    )
+    if asked is None:
+        return matched_likeness(subject.graph, draws.resamples, found, why)
     if search is None:
         search = _measure(subject, batches, scores, settings, search_too=True).search(circuit)
     size = size_interval(
@@ -296,10 +307,7 @@ def analyse_stability(
         threshold=settings.search.threshold,
         form=settings.search.faithfulness,
     )
-    batch = batches["discover"]
-    resampled = score_edges_resampled(subject, batch, settings.attribution, resampling_of(len(batch), draws))
-    found = resampled_stability(subject.graph, resampled, circuit.asked, draws.confidence, settings.search.selection)
-    return stability_measured(circuit.asked, draws.resamples, found, size)
+    return stability_measured(asked, draws.resamples, found, size)
 
 
 def analyses_of(task: str, asked: Sequence[str] = ASKED) -> tuple[Analysis, ...]:

@@ -375,6 +375,10 @@ class StabilityParams(Section):
     resamples: Annotated[int, Field(ge=2)] = 50
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: int = 0
+    matched_fractions: tuple[Fraction, ...] = (0.01, 0.02, 0.05)
+    """Shares of the edges that resamples' circuits are grown to as well: as `trajectory.matched_fractions`, whose null
+    they are."""
+    matched_floor: Annotated[int, Field(ge=1)] = 20
 
 
 class AnalyseParams(Section):

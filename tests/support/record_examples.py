@@ -15,6 +15,7 @@ from ontogeny.core.results import (
     CurvePoint,
     Estimate,
     Faithfulness,
+    Likeness,
     ModelFacts,
     Quantiles,
     SizeInterval,
@@ -79,10 +80,13 @@ def stability(step: int) -> StabilityResult:
     """Measured, with a size beyond what was evaluated, or not."""
     edges, inclusion = torch.tensor([[0, 3], [1, 6]]), torch.tensor([0.5, 1.0], dtype=torch.float64)
     if step % 2:
-        nothing = Quantiles(NAN, NAN, NAN)
-        return StabilityResult("not_measured", "off", GRAPH, None, 0, edges[:0], inclusion[:0], 0, nothing, None)
+        return StabilityResult("not_measured", "off", GRAPH, None, 0, edges[:0], inclusion[:0], 0, (), None)
     size = SizeInterval(3, 5, None, 0.1)
-    return StabilityResult("measured", "", GRAPH, 7, 50, edges, inclusion, 1, Quantiles(0.25, 0.5, 1.0), size)
+    likeness = (
+        Likeness("found", None, Quantiles(0.25, 0.5, 1.0), Quantiles(0.5, 0.75, 1.0)),
+        Likeness("matched", 5, Quantiles(0.3, 0.6, 0.9), Quantiles(NAN, NAN, NAN)),
+    )
+    return StabilityResult("measured", "", GRAPH, 7, 50, edges, inclusion, 1, likeness, size)
 
 
 def roles(step: int) -> dict[str, RoleScores]:

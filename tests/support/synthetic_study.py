@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from ontogeny.core.algorithm import AlgorithmMetric, AlgorithmResult, PathEffects, SelfRepair, Verification
-from ontogeny.core.circuit import Circuit, EdgeScores, grow
+from ontogeny.core.circuit import Circuit, EdgeScores, grow, matched_size
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import SPLITS
 from ontogeny.core.results import (
@@ -25,6 +26,7 @@ from ontogeny.core.results import (
     CurvePoint,
     Estimate,
     Faithfulness,
+    Likeness,
     ModelFacts,
     Quantiles,
     SizeInterval,
@@ -198,8 +200,17 @@ def _stability(scores: EdgeScores, circuit: CircuitResult, step: int) -> Stabili
     assert circuit.asked is not None
     size = SizeInterval(circuit.asked - 2, circuit.asked, circuit.asked + 5, 0.02)
     core = int((inclusion >= 0.9).sum())
-    jaccard = Quantiles(middle - 0.1, middle, middle + 0.1)
-    return StabilityResult("measured", "", scores.graph, circuit.asked, 50, edges, inclusion, core, jaccard, size)
+    likeness = (
+        _alike("found", None, middle),
+        *(_alike("matched", matched_size(scores.graph, share, 20), middle + 0.02) for share in (0.01, 0.02, 0.05)),
+        _alike("weighted", None, middle + 0.15),
+    )
+    return StabilityResult("measured", "", scores.graph, circuit.asked, 50, edges, inclusion, core, likeness, size)
+
+
+def _alike(size: Literal["found", "matched", "weighted"], kept: int | None, middle: float) -> Likeness:
+    edges, nodes = (Quantiles(x - 0.1, x, x + 0.1) for x in (middle, middle + 0.05))
+    return Likeness(size, kept, edges, nodes)
 
 
 def _behaviour(metric: float, width: float, top: float) -> Behaviour:

@@ -25,7 +25,7 @@ from ontogeny.analysis import (
 from ontogeny.attribution import score_edges_by_example
 from ontogeny.components import ROLES
 from ontogeny.core.behaviour import metric_values
-from ontogeny.core.circuit import EdgeScores, rank_edges
+from ontogeny.core.circuit import EdgeScores, matched_size, rank_edges
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.pairs import SPLITS, PairBatch, PromptPair, Split, TaskDataset
 from ontogeny.core.results import Behaviour, CheckpointRef, CircuitResult
@@ -272,8 +272,10 @@ def test_stability_is_that_of_scores_by_example():
     assert (found.status, found.reason, found.asked) == ("measured", "", search.result.asked)
     by_example = score_edges_by_example(subject, batches["discover"], SETTINGS.attribution)
     assert found.asked is not None
-    plain = circuit_stability(subject.graph, by_example, found.asked, SETTINGS.stability)
-    assert found.jaccard == plain.jaccard
+    matched = [matched_size(subject.graph, share, 20) for share in SETTINGS.stability.matched_fractions]
+    plain = circuit_stability(subject.graph, by_example, found.asked, SETTINGS.stability, matched=matched)
+    assert found.likeness == plain.likeness
+    assert len(found.likeness) == 5
     assert found.core == plain.core.n_edges
     names = {subject.graph.edge_name(u, v): float(plain.inclusion[u, v]) for u, v in plain.inclusion.nonzero().tolist()}
     assert found.inclusion_by_name == names
@@ -316,6 +318,8 @@ def test_stability_says_why_it_was_not_measured():
     assert search.result.status == "threshold_unmet"
     assert (found.status, found.size, found.asked) == ("not_measured", None, None)
     assert "threshold_unmet" in found.reason
+    assert [each.size for each in found.likeness] == ["matched"] * 3 + ["weighted"]
+    assert all(each.edges.low <= each.edges.median <= 1 for each in found.likeness)
     assert analyse_stability(subject, batches, None, search.result, SETTINGS).status == "not_measured"
     data, tensors = pack(found)
     assert unpack(StabilityResult, data, tensors).reason == found.reason
@@ -326,4 +330,4 @@ def test_stability_survives_the_disk():
     found = stable(subject, learnt_batches(subject))[2]
     again = unpack(StabilityResult, *pack(found))
     assert again.inclusion_by_name == found.inclusion_by_name
-    assert (again.jaccard, again.size, again.graph) == (found.jaccard, found.size, found.graph)
+    assert (again.likeness, again.size, again.graph) == (found.likeness, found.size, found.graph)

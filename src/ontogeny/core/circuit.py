@@ -190,6 +190,11 @@ def grow_to(scores: EdgeScores, sizes: Sequence[int], selection: Selection = "gr
     return tuple(ranking.circuit(ranking.size_keeping(size)) for size in sizes)
 
 
+def matched_size(graph: GraphSpec, fraction: float, floor: int) -> int:
+    """Edges of a circuit of matched size: this share of the graph's, and no fewer than `floor` (or all there are)."""
+    return min(graph.n_edges, max(floor, round(fraction * graph.n_edges)))
+
+
 def permute_scores(scores: EdgeScores, generator: torch.Generator) -> EdgeScores:
     """Scores shuffled among edges into readers of the same kind in the same layer: the null of METHODS 5.4."""
     graph, values = scores.graph, scores.values.clone()
@@ -226,6 +231,21 @@ def weighted_jaccard(a: EdgeScores, b: EdgeScores) -> float:
     x, y = (scores.values.double().abs() for scores in (a, b))
     x, y = x / x.sum(), y / y.sum()
     return float(torch.minimum(x, y).sum() / torch.maximum(x, y).sum())
+
+
+def node_strengths(scores: EdgeScores) -> Float[Tensor, " nodes"]:
+    """Sum of |score| over each node's edges, in and out: the writers in their order, then the logits."""
+    strength = scores.values.double().abs()
+    into = strength.sum(dim=0)
+    sums = torch.cat([strength.sum(dim=1), into[-1:]])
+    return sums.index_add(0, scores.graph.writer_of_reader[:-1], into[:-1])
+
+
+def weighted_nodes(one: EdgeScores, other: EdgeScores) -> float:
+    """Sum of minima over sum of maxima of the nodes' shares of |score|; NaN if either is all zero."""
+    a, b = (node_strengths(scores) for scores in (one, other))
+    a, b = a / a.sum(), b / b.sum()
+    return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum())
 
 
 _MARGIN: Final = 2

@@ -5,6 +5,7 @@ An undefined number is NaN, and the status beside it says why (METHODS 4.5). On 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -160,6 +161,26 @@ class Quantiles:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """How alike the circuits of two resamples of the examples are, over all pairs of resamples."""
+
+    size: Literal["found", "matched", "weighted"]
+    """Circuits of as many asked edges as the found one; circuits that keep at least `kept` edges; or all edges and
+    nodes by their shares of |score| (`weighted_jaccard`, `weighted_nodes`)."""
+    kept: int | None
+    """Edges that matched circuits were grown to keep."""
+    edges: Quantiles
+    """Jaccard of edges; NaN where all circuits are empty, or all scores zero."""
+    nodes: Quantiles
+
+
+def jaccard_of(likeness: Sequence[Likeness]) -> Quantiles:
+    """Of the edges of found circuits; NaN where there are none."""
+    found = [each.edges for each in likeness if each.size == "found"]
+    return found[0] if found else Quantiles(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
 class SizeInterval:
     """Percentile interval of the smallest faithful size at a fixed ranking."""
 
@@ -176,22 +197,29 @@ class StabilityResult:
     """What is kept of one checkpoint and task: a summary, never scores by example (METHODS 8.3)."""
 
     status: Literal["measured", "not_measured"]
+    """Of the circuit that was found."""
     reason: str
     """One sentence why it was not measured, empty if it was."""
     graph: GraphSpec
     asked: int | None
     """Edges asked for in every resample: the size of the circuit that was found."""
     resamples: int
+    """0: nothing was measured."""
     edges: Int[Tensor, "edges 2"]
     """Writer and reader of every edge that some resample's pruned circuit holds; by writer, then reader."""
     inclusion: Float[Tensor, " edges"]
     """Share of resamples whose circuit holds the edge, float64."""
     core: int
     """How many edges are in at least 90 % of the resamples."""
-    jaccard: Quantiles
-    """Of the edges of two resamples' circuits (`CircuitStability.jaccard`)."""
+    likeness: tuple[Likeness, ...]
+    """Of found, matched and weighted circuits; those of matched sizes and all edges also where no circuit was found."""
     size: SizeInterval | None
     """Of the smallest faithful size at the ranking that was found; None where stability was not measured."""
+
+    @property
+    def jaccard(self) -> Quantiles:
+        """Of the edges of two resamples' circuits, each as large as the one that was found; NaN where none was."""
+        return jaccard_of(self.likeness)
 
     @property
     def inclusion_by_name(self) -> dict[str, float]:

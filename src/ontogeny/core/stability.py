@@ -7,19 +7,19 @@ so that the noise between training runs is left out (METHODS 0.1).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ontogeny.core.bootstrap import Resampling, resample_weights
-from ontogeny.core.circuit import Circuit, EdgeScores, Selection, rank_edges
+from ontogeny.core.circuit import Circuit, EdgeScores, Selection, node_strengths, rank_edges
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.faithfulness import Ends, Form, in_form
 from ontogeny.core.graph import GraphSpec
-from ontogeny.core.results import Quantiles, SizeInterval, StabilityResult
+from ontogeny.core.results import Likeness, Quantiles, SizeInterval, StabilityResult, jaccard_of
 
 STABLE = 0.9
 """An edge in at least this share of resamples belongs to the stable core."""
@@ -31,10 +31,14 @@ class CircuitStability:
 
     graph: GraphSpec
     inclusion: Float[Tensor, "writers readers"]
-    """Share of resamples whose pruned circuit holds the edge."""
-    jaccard: Quantiles
-    """Of the edges of two resamples' circuits, over all pairs of resamples but those of two empty circuits; NaN where
-    there is no other."""
+    """Share of resamples whose pruned circuit holds the edge; 0 throughout where no size was asked for."""
+    likeness: tuple[Likeness, ...]
+    """Over all pairs of resamples but those of two empty circuits; NaN where there is no other."""
+
+    @property
+    def jaccard(self) -> Quantiles:
+        """Of the edges of circuits of the size asked for; NaN where none was."""
+        return jaccard_of(self.likeness)
 
     @property
     def core(self) -> Circuit:
@@ -53,13 +57,18 @@ def stability_unmeasured(graph: GraphSpec, reason: str) -> StabilityResult:
         edges=torch.zeros(0, 2, dtype=torch.int64),
         inclusion=torch.zeros(0, dtype=torch.float64),
         core=0,
-        jaccard=Quantiles(math.nan, math.nan, math.nan),
+        likeness=(),
         size=None,
     )
 
 
+def matched_likeness(graph: GraphSpec, resamples: int, found: CircuitStability, reason: str) -> StabilityResult:
+    """The summary where no circuit was found, and only circuits of matched sizes are compared."""
+    return replace(stability_unmeasured(graph, reason), resamples=resamples, likeness=found.likeness)
+
+
 def stability_measured(asked: int, resamples: int, found: CircuitStability, size: SizeInterval) -> StabilityResult:
-    """The summary of a measurement."""
+    """The summary of a measurement of a circuit that was found."""
     edges = found.inclusion.nonzero()
     return StabilityResult(
         status="measured",
@@ -70,7 +79,7 @@ def stability_measured(asked: int, resamples: int, found: CircuitStability, size
         edges=edges,
         inclusion=found.inclusion[edges[:, 0], edges[:, 1]],
         core=found.core.n_edges,
-        jaccard=found.jaccard,
+        likeness=found.likeness,
         size=size,
     )
 
@@ -78,25 +87,28 @@ def stability_measured(asked: int, resamples: int, found: CircuitStability, size
 def circuit_stability(
     graph: GraphSpec,
     by_example: Float[Tensor, "examples writers readers"],
-    asked: int,
+    asked: int | None,
     settings: Resampling,
     selection: Selection = "greedy",
+    *,
+    matched: Sequence[int] = (),
 ) -> CircuitStability:
     """Rank the edges anew in every resample and compare the pruned circuits of `asked` edges.
 
     Args:
         graph: of the model.
         by_example: scores whose mean over examples is what edges are ranked by (`score_edges_by_example`).
-        asked: how many edges each circuit asks for.
+        asked: how many edges each circuit asks for; None: there is no such size.
         settings: resamples, confidence, seed.
         selection: how edges are ranked.
+        matched: edges that circuits are grown to keep, for their likeness.
 
     Raises:
         ImpossibleRequest: fewer than two resamples, a score that is not finite, or more edges than there are.
     """
     flat = by_example.detach().to("cpu", torch.float64).flatten(1)
     resampled = (resampling_of(len(flat), settings) @ flat).view(-1, *graph.real_edges.shape)
-    return resampled_stability(graph, resampled, asked, settings.confidence, selection)
+    return resampled_stability(graph, resampled, asked, settings.confidence, selection, matched=matched)
 
 
 def resampling_of(examples: int, settings: Resampling) -> Float[Tensor, "resamples examples"]:
@@ -113,27 +125,55 @@ def resampling_of(examples: int, settings: Resampling) -> Float[Tensor, "resampl
 def resampled_stability(
     graph: GraphSpec,
     resampled: Float[Tensor, "resamples writers readers"],
-    asked: int,
+    asked: int | None,
     confidence: float,
     selection: Selection = "greedy",
+    *,
+    matched: Sequence[int] = (),
 ) -> CircuitStability:
     """`circuit_stability` from the mean scores of each resample."""
-    circuits = torch.zeros(len(resampled), resampled[0].numel(), dtype=torch.bool)
-    for row, values in enumerate(resampled):
+    circuits: dict[int | None, list[Circuit]] = {kept: [] for kept in ([] if asked is None else [None]) + [*matched]}
+    for values in resampled:
         ranking = rank_edges(EdgeScores(graph, values, "resampled"), selection)
-        circuits[row] = ranking.circuit(asked).edges.flatten()
-    inclusion = circuits.double().mean(dim=0).view(graph.real_edges.shape)
-    return CircuitStability(graph, inclusion, _jaccard_quantiles(circuits, confidence))
+        for kept, found in circuits.items():
+            found.append(ranking.circuit(asked if kept is None else ranking.size_keeping(kept)))  # type: ignore[arg-type]
+    inclusion = torch.zeros(graph.real_edges.shape, dtype=torch.float64)
+    if asked is not None:
+        inclusion = torch.stack([circuit.edges for circuit in circuits[None]]).double().mean(dim=0)
+    likeness = [
+        Likeness(
+            "found" if kept is None else "matched",
+            kept,
+            _over_pairs(_jaccard(torch.stack([circuit.edges.flatten() for circuit in found])), confidence),
+            _over_pairs(_jaccard(torch.stack([circuit.nodes for circuit in found])), confidence),
+        )
+        for kept, found in circuits.items()
+    ]
+    strengths = torch.stack([node_strengths(EdgeScores(graph, values, "resampled")) for values in resampled])
+    weighted = (_over_pairs(_weighted_jaccard(shares), confidence) for shares in (resampled.flatten(1), strengths))
+    return CircuitStability(graph, inclusion, (*likeness, Likeness("weighted", None, *weighted)))
 
 
-def _jaccard_quantiles(circuits: Tensor, confidence: float) -> Quantiles:
-    """Over all pairs of rows; only edges that some row holds are looked at."""
-    chosen = circuits[:, circuits.any(dim=0)].double()
+def _jaccard(rows: Bool[Tensor, "resamples things"]) -> Float[Tensor, "resamples resamples"]:
+    """Of every row with every other; only what some row holds is looked at."""
+    chosen = rows[:, rows.any(dim=0)].double()
     common, sizes = chosen @ chosen.T, chosen.sum(dim=1)
-    pairs = torch.ones_like(common).triu(diagonal=1).bool()
-    similarity = (common / (sizes[:, None] + sizes[None, :] - common))[pairs]
+    return common / (sizes[:, None] + sizes[None, :] - common)
+
+
+def _weighted_jaccard(rows: Float[Tensor, "resamples things"]) -> Float[Tensor, "resamples resamples"]:
+    """Sum of minima over sum of maxima of the rows' shares: both follow from the distance, as the shares sum to 1."""
+    strength = rows.double().abs()
+    shares = strength / strength.sum(dim=1, keepdim=True)
+    apart = torch.cdist(shares, shares, p=1.0)
+    return (2.0 - apart) / (2.0 + apart)
+
+
+def _over_pairs(alike: Float[Tensor, "resamples resamples"], confidence: float) -> Quantiles:
+    """Over all pairs of different resamples."""
+    values = alike[torch.ones_like(alike).triu(diagonal=1).bool()]
     tail = (1.0 - confidence) / 2.0
-    low, median, high = similarity.nanquantile(torch.tensor([tail, 0.5, 1.0 - tail], dtype=torch.float64)).tolist()
+    low, median, high = values.nanquantile(torch.tensor([tail, 0.5, 1.0 - tail], dtype=torch.float64)).tolist()
     return Quantiles(low, median, high)
 
 

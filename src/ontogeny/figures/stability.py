@@ -26,8 +26,8 @@ from ontogeny.figures.style import (
 from ontogeny.series import Trajectory
 
 _COLUMNS: Final = (
-    "edges", "nodes", "edges_previous", "edges_previous_ewma", "resampled_low", "resampled_high", "random_edges",
-    "random_edges_p95", "verdict", "status",
+    "edges", "nodes", "edges_previous", "edges_previous_ewma", "resampled_edges_low", "resampled_edges_high",
+    "random_edges", "random_edges_p95", "verdict", "status",
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def _likeness(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, object
     for member in reversed(members):
         line, style = rows[rows["member"] == member].sort_values("step"), styles[member]
         x, colour = line["tokens"].astype(float), str(style["color"])
-        low, high = (line[name].to_numpy(float) for name in ("resampled_low", "resampled_high"))
+        low, high = (line[name].to_numpy(float) for name in ("resampled_edges_low", "resampled_edges_high"))
         pale = 0.25 / max(1.0, np.sqrt(len(members)))
         axes.fill_between(x, low, high, color=colour, alpha=pale, linewidth=0)
         axes.plot(x, line["random_edges_p95"], color=colour, linestyle=":", linewidth=1.1, alpha=0.8)

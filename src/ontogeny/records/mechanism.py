@@ -95,6 +95,8 @@ def mechanism_schemas() -> dict[str, pa.Schema]:
         | dict.fromkeys(("jaccard_low", "jaccard", "jaccard_high"), number)
         | dict.fromkeys(("size_low", "size", "size_high"), integer)
         | {"unmet": number},
+        "stability_likeness": {"task": text, "size": text, "kept": integer}
+        | {f"{what}{end}": number for what in ("edges", "nodes") for end in ("_low", "", "_high")},
     }  # fmt: skip
     return {name: pa.schema({"step": integer} | fields) for name, fields in columns.items()}
 
@@ -122,6 +124,9 @@ def mechanism_rows(analysis: CheckpointAnalysis) -> dict[str, list[Row]]:
         rows["verification_roles"] += [(step, task, head, ", ".join(names)) for head, names in checks.roles.items()]
     for task, stability in found.stability.items():
         rows["stability"].append((step, task, *_stability_row(stability)))
+        for alike in stability.likeness:
+            numbers = (x for of in (alike.edges, alike.nodes) for x in (of.low, of.median, of.high))
+            rows["stability_likeness"].append((step, task, alike.size, alike.kept, *numbers))
     return rows
 
 

@@ -31,7 +31,7 @@ from ontogeny.series.quantities import (
 from ontogeny.series.role_graph import membership, role_graph_likeness, role_graph_table
 from ontogeny.series.roles import TASK_OF, handovers, role_emergences, role_onsets, role_table, role_turnover
 from ontogeny.series.scale import onset_differences, onset_trend
-from ontogeny.series.similarity import ewma, node_strengths, similarity
+from ontogeny.series.similarity import ewma, similarity
 from ontogeny.series.size import size_correlations, size_points
 from ontogeny.series.stability import stability_table
 from ontogeny.series.summary import dvc_metrics, summary
@@ -80,7 +80,6 @@ __all__ = [
     "measures",
     "mechanism_measures",
     "membership",
-    "node_strengths",
     "onset",
     "onset_differences",
     "onset_trend",

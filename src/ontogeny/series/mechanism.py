@@ -4,7 +4,7 @@
     role/NAME/holders                how many heads hold the role
     role/NAME/best_in_circuit, holders_in_circuit     the same among the heads of the task's circuit
     role/NAME/direct_effect          sum of e over its holders, logits as receiver (IOI, METHODS 7.2); < 0: they help
-    role/NAME/entering, leaving      added by `role_turnover`
+    role/NAME/entering, leaving      added by `role_turnover`, each with ..._by_chance
     role/NAME/on_s                   what its holders add to the logit of S, logits (IOI); < 0: they lower it
     algorithm/METRIC                 per cent: direct, queries, values (METHODS 7.3-7.6)
     algorithm/METRIC_frozen, _in_circuit, _null_mean, _null_p95

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from ontogeny.core.circuit import EdgeScores, Selection, permute_scores, rank_edges, weighted_jaccard
-from ontogeny.series.similarity import weighted_nodes
+from ontogeny.core.circuit import EdgeScores, Selection, permute_scores, rank_edges, weighted_jaccard, weighted_nodes
 
 
 class ByChance(NamedTuple):

@@ -20,6 +20,7 @@ from ontogeny.series.quantities import EDGES, similarity_quantity
 
 _KEYS: Final = ["suite", "member", "scale", "seed", "parameters", "task"]
 _OF_ROLE: Final = ["suite", "member", "scale", "seed", "parameters", "role"]
+_SHUFFLED: Final = ("shuffled_median_tokens", "longer_than_shuffled")
 RESAMPLED: Final = "stability/jaccard"
 """Likeness of two resamples' circuits at one checkpoint, with its quantiles."""
 
@@ -73,25 +74,68 @@ def survival(lengths: Sequence[float], ended: Sequence[bool]) -> Survival:
     return Survival(times, np.cumprod(1 - ends / np.maximum(at_risk, 1)), len(length), int(end.sum()))
 
 
-def role_survival(roles: pd.DataFrame, steady: int = 1) -> pd.DataFrame:
-    """One row a member and role: how long a head keeps it, in tokens (from `series.role_table`).
+def role_survival(roles: pd.DataFrame, steady: int = 1, *, draws: int = 100, seed: int = 0) -> pd.DataFrame:
+    """One row a member and role: how long a head keeps it, in tokens (from `series.role_table`), beside a null.
 
     A spell lasts from its first checkpoint to the first one without the role. `ever` heads held the role at some time,
     `kept` of them hold it at the last checkpoint; spells of fewer than `steady` checkpoints are left out, and counted.
+
+    The null puts the checkpoints into random order, `draws` times: each head holds the role as often as before, but at
+    other times. `shuffled_median_tokens` is the middle of the medians; `longer_than_shuffled` the share of the draws
+    whose median is shorter than the one found. A median beyond what was seen is longer than any other, and NaN here;
+    where there is no spell, nothing lasts.
     """
     rows = []
     for keys, table in roles.groupby(_OF_ROLE, sort=False, dropna=False):
         wide = table.pivot(index="tokens", columns="head", values="holds").sort_index()
         tokens, holds = wide.index.to_numpy(float), wide.to_numpy(bool)
-        every = [(spell, tokens) for column in holds.T for spell in spells(column)]
-        long = [spell for spell, _ in every if spell.last - spell.first + 1 >= steady]
-        ends = [spell.last + 1 if spell.ended else spell.last for spell in long]
-        found = survival([tokens[e] - tokens[s.first] for s, e in zip(long, ends)], [s.ended for s in long])
+        found, short = _survival_of(holds, tokens, steady)
         who = dict(zip(_OF_ROLE, keys))
-        counts = {"spells": found.spells, "ended": found.ended, "short": len(every) - len(long)}
+        counts = {"spells": found.spells, "ended": found.ended, "short": short}
         heads = {"ever": int(holds.any(0).sum()), "kept": int(holds[-1].sum())}
-        rows.append(who | counts | heads | {"median_tokens": found.median})
-    return pd.DataFrame(rows, columns=[*_OF_ROLE, "spells", "ended", "short", "ever", "kept", "median_tokens"])
+        rows.append(
+            who | counts | heads | {"median_tokens": found.median} | _shuffled(holds, tokens, steady, draws, seed)
+        )
+    columns = ["spells", "ended", "short", "ever", "kept", "median_tokens", *_SHUFFLED]
+    return pd.DataFrame(rows, columns=[*_OF_ROLE, *columns])
+
+
+def _survival_of(
+    holds: Bool[np.ndarray, "checkpoints heads"], tokens: Float[np.ndarray, " checkpoints"], steady: int
+) -> tuple[Survival, int]:
+    """Of all spells of all heads, and how many were too short to count."""
+    every = [spell for column in holds.T for spell in spells(column)]
+    long = [spell for spell in every if spell.last - spell.first + 1 >= steady]
+    ends = [spell.last + 1 if spell.ended else spell.last for spell in long]
+    lengths = [tokens[end] - tokens[spell.first] for spell, end in zip(long, ends)]
+    return survival(lengths, [spell.ended for spell in long]), len(every) - len(long)
+
+
+def _shuffled(
+    holds: Bool[np.ndarray, "checkpoints heads"],
+    tokens: Float[np.ndarray, " checkpoints"],
+    steady: int,
+    draws: int,
+    seed: int,
+) -> dict[str, float]:
+    """The null of `role_survival`."""
+    ever = holds[:, holds.any(0)]
+    if not ever.size:
+        return dict.fromkeys(_SHUFFLED, math.nan)
+    random = np.random.default_rng(seed)
+    own = _lasting(_survival_of(ever, tokens, steady)[0])
+    medians = np.array(
+        [_lasting(_survival_of(ever[random.permutation(len(ever))], tokens, steady)[0]) for _ in range(draws)]
+    )
+    middle = float(np.sort(medians)[(draws - 1) // 2])
+    return dict(zip(_SHUFFLED, (middle if math.isfinite(middle) else math.nan, float((medians < own).mean()))))
+
+
+def _lasting(found: Survival) -> float:
+    """The median; infinite where it is beyond what was seen, 0 without any spell."""
+    if found.spells == 0:
+        return 0.0
+    return found.median if math.isfinite(found.median) else math.inf
 
 
 class Chance(NamedTuple):

@@ -111,7 +111,8 @@ def role_turnover(records: Sequence[MemberRecord]) -> pd.DataFrame:
     """Tidy rows: the share of a role's heads that are new since the previous checkpoint, and of those before that left.
 
     ``role/NAME/entering`` is a share of the heads that hold the role now, ``role/NAME/leaving`` of those that held it;
-    NaN and `no holder` where there is none.
+    NaN and `no holder` where there is none. Beside each stands ``..._by_chance``: its mean were as many heads drawn
+    anew from all heads at every checkpoint, 1 - (holders at the other checkpoint) / (heads).
     """
     rows: list[tuple[object, ...]] = []
     for record in records:
@@ -119,10 +120,13 @@ def role_turnover(records: Sequence[MemberRecord]) -> pd.DataFrame:
         for role in _roles(kept):
             for before, here in itertools.pairwise(kept):
                 old, new = set(before.holders.get(role, ())), set(here.holders.get(role, ()))
-                for name, moved, of in (("entering", new - old, new), ("leaving", old - new, old)):
-                    value = len(moved) / len(of) if of else math.nan
+                heads = len(_heads(here))
+                for name, of, other in (("entering", new, old), ("leaving", old, new)):
                     status = "measured" if of else "no holder"
+                    value = len(of - other) / len(of) if of else math.nan
+                    chance = 1 - len(other) / heads if of else math.nan
                     rows += _tidy(here, role_quantity(role, name), value, status)
+                    rows += _tidy(here, role_quantity(role, f"{name}_by_chance"), chance, status)
     return as_table(rows)
 
 

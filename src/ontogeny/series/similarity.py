@@ -21,9 +21,6 @@ from itertools import pairwise
 from typing import Final
 
 import pandas as pd
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ontogeny.core.circuit import (
     Circuit,
@@ -32,9 +29,10 @@ from ontogeny.core.circuit import (
     grow_to,
     jaccard_edges,
     jaccard_nodes,
+    matched_size,
     weighted_jaccard,
+    weighted_nodes,
 )
-from ontogeny.core.graph import GraphSpec
 from ontogeny.core.results import CheckpointAnalysis, TaskAnalysis
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
@@ -93,36 +91,18 @@ def likeness_of(
     return {kind: _likeness(kind, *sides) for kind in kinds if all(_has(kind, side) for side in sides)}
 
 
-def node_strengths(scores: EdgeScores) -> Float[Tensor, " nodes"]:
-    """Sum of |score| over each node's edges, in and out: the writers in their order, then the logits."""
-    strength = scores.values.double().abs()
-    into = strength.sum(dim=0)
-    sums = torch.cat([strength.sum(dim=1), into[-1:]])
-    return sums.index_add(0, scores.graph.writer_of_reader[:-1], into[:-1])
-
-
-def weighted_nodes(one: EdgeScores, other: EdgeScores) -> float:
-    """Sum of minima over sum of maxima of the nodes' shares of |score|; NaN if either is all zero."""
-    a, b = (node_strengths(scores) for scores in (one, other))
-    a, b = a / a.sum(), b / b.sum()
-    return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum())
-
-
 def _side(analysis: CheckpointAnalysis, result: TaskAnalysis, params: TrajectoryParams, selection: Selection) -> _Side:
     circuits: dict[str, Circuit] = {}
     status = result.circuit.status
     if result.circuit.circuit is not None and status == _FOUND:
         circuits[""] = result.circuit.circuit
     if result.scores is not None and status != "not_learned":
-        sizes = [matched_size(analysis.model.graph, fraction, params) for fraction in params.matched_fractions]
+        sizes = [
+            matched_size(analysis.model.graph, fraction, params.matched_floor) for fraction in params.matched_fractions
+        ]
         grown = grow_to(result.scores, sizes, selection) if sizes else ()
         circuits |= {f"_at_{per_cent(share)}pct": each for share, each in zip(params.matched_fractions, grown)}
     return _Side(analysis, status, result.scores, circuits)
-
-
-def matched_size(graph: GraphSpec, fraction: float, params: TrajectoryParams) -> int:
-    """Kept edges: this share of the graph's, and no fewer than the floor (or all there are)."""
-    return min(graph.n_edges, max(params.matched_floor, round(fraction * graph.n_edges)))
 
 
 def _rows(task: str, sides: Sequence[_Side], params: TrajectoryParams) -> Iterator[tuple[object, ...]]:

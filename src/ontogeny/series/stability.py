@@ -3,8 +3,8 @@
 One row a member, task, checkpoint and size. The size is `found` (as the search left it), `1pct` ... (circuits grown to
 the same kept size) or `weighted` (all edges, by share of |score|). Beside each likeness stand two nulls:
 
-    resampled    circuits of one checkpoint whose prompts are drawn again: what the choice of prompts alone changes.
-                 Of the edges of found circuits: no more is kept of the resamples
+    resampled    circuits of one checkpoint whose prompts are drawn again: what the choice of prompts alone changes
+                 (`analyse.stability`; of its matched sizes: those that are sizes here too)
     random       `series.nulls`: what the graph, the rule of selection and the size alone make alike; shuffled are the
                  scores of the last checkpoint that has any
 """
@@ -13,25 +13,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final
 
 import pandas as pd
 
-from ontogeny.core.circuit import EdgeScores, Selection
+from ontogeny.core.circuit import EdgeScores, Selection, matched_size
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
 from ontogeny.series.nulls import UNKNOWN, ByChance, RandomCircuits
-from ontogeny.series.persistence import RESAMPLED, circuit_change
+from ontogeny.series.persistence import circuit_change
 from ontogeny.series.quantities import EDGES, NODES
-from ontogeny.series.similarity import matched_size, per_cent
+from ontogeny.series.similarity import per_cent
 
 _KEYS: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
 FOUND_SIZE: Final = "found"
 WEIGHTED: Final = "weighted"
 _LIKENESS: Final = tuple(f"{what}_{to}" for what in ("edges", "nodes") for to in ("previous", "previous_ewma", "final"))
-_RESAMPLED: Final = {"value": "resampled", "low": "resampled_low", "high": "resampled_high"}
+_RESAMPLED: Final = tuple(f"resampled_{what}{end}" for what in ("edges", "nodes") for end in ("", "_low", "_high"))
 _RANDOM: Final = tuple(f"random_{name}" for name in ByChance._fields)
-_NUMBERS: Final = ("edges", "nodes", *_LIKENESS, *_RESAMPLED.values(), *_RANDOM)
+_NUMBERS: Final = ("edges", "nodes", *_LIKENESS, *_RESAMPLED, *_RANDOM)
 STABILITY_COLUMNS: Final = (*_KEYS, "size", *_NUMBERS, "verdict", "status")
 
 
@@ -54,11 +55,12 @@ def stability_table(
     if not len(found):
         return pd.DataFrame(columns=list(STABILITY_COLUMNS)).astype(_kinds())
     changes = circuit_change(table, {member: graph.n_edges for member, graph in graphs.items()})
-    for extra in (_sizes(table), _resampled(table), changes[[*_KEYS, "verdict"]].assign(size=FOUND_SIZE)):
+    for extra in (_sizes(table), changes[[*_KEYS, "verdict"]].assign(size=FOUND_SIZE)):
         found = found.merge(extra, on=[*_KEYS, "size"], how="left")
+    found = found.merge(_resampled(records, params), on=["member", "task", "step", "size"], how="left")
     matched = {f"{per_cent(fraction)}pct": fraction for fraction in params.matched_fractions}
     grown = [
-        matched_size(graphs[member], matched[size], params) if size in matched else math.nan
+        matched_size(graphs[member], matched[size], params.matched_floor) if size in matched else math.nan
         for member, size in zip(found["member"], found["size"])
     ]
     found["edges"] = found["edges"].fillna(pd.Series(grown, dtype="float64"))
@@ -89,9 +91,23 @@ def _sizes(table: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(size=FOUND_SIZE)
 
 
-def _resampled(table: pd.DataFrame) -> pd.DataFrame:
-    rows = table.loc[table["quantity"] == RESAMPLED, [*_KEYS, *_RESAMPLED]]
-    return rows.rename(columns=_RESAMPLED).assign(size=FOUND_SIZE)
+def _resampled(records: Sequence[MemberRecord], params: TrajectoryParams) -> pd.DataFrame:
+    """A row a checkpoint and size: likeness of resamples' circuits, of those sizes that are compared over time."""
+    rows: list[tuple[object, ...]] = []
+    for record in records:
+        for analysis in record.analyses:
+            names = {
+                matched_size(analysis.model.graph, share, params.matched_floor): f"{per_cent(share)}pct"
+                for share in params.matched_fractions
+            }
+            for task, result in analysis.tasks.items():
+                for each in () if result.stability is None else result.stability.likeness:
+                    size = names.get(each.kept or 0) if each.size == "matched" else each.size
+                    if size is not None:
+                        ends = ((of.median, of.low, of.high) for of in (each.edges, each.nodes))
+                        rows.append((record.member, task, analysis.ref.step, size, *chain.from_iterable(ends)))
+    kinds = {"member": "str", "task": "str", "step": "Int64", "size": "str"} | dict.fromkeys(_RESAMPLED, "float64")
+    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds).drop_duplicates(["member", "task", "step", "size"])
 
 
 def _random(

@@ -116,7 +116,7 @@ def follow(
         size_correlations=size_correlations(points),
         summary=summary(numbers, onsets),
         stability=stability_table(records, table, params, selection),
-        survival=role_survival(heads, params.sustain),
+        survival=role_survival(heads, params.sustain, seed=params.seed),
         role_graph=role_graph_table(records),
         role_graph_likeness=role_graph_likeness(records, params.null_circuits, params.seed),
         handovers=handovers(records, params),

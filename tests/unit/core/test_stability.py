@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from ontogeny.core.circuit import EdgeScores, jaccard_edges, rank_edges
+from ontogeny.core.circuit import (
+    EdgeScores,
+    grow,
+    jaccard_edges,
+    jaccard_nodes,
+    rank_edges,
+    weighted_jaccard,
+    weighted_nodes,
+)
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.stability import circuit_stability, size_interval
@@ -55,6 +63,33 @@ def test_each_resample_is_ranked_anew(selection: str):
     assert (found.jaccard.low, found.jaccard.median, found.jaccard.high) == pytest.approx((low, median, high))
     assert low < high
     assert torch.equal(found.core.edges, expected >= 0.9)
+
+
+def test_likeness_at_matched_sizes_and_of_all_edges_is_that_of_the_plain_definitions():
+    by_example, settings = noisy(), Draws()
+    scores = [EdgeScores(GRAPH, by_example[rows].mean(0).double(), "x") for rows in drawn(6, settings)]
+    found = circuit_stability(GRAPH, by_example, 12, settings, matched=(4, 9))
+    assert [(each.size, each.kept) for each in found.likeness] == [
+        ("found", None), ("matched", 4), ("matched", 9), ("weighted", None)
+    ]  # fmt: skip
+    circuits = [[rank_edges(s).circuit(12) for s in scores], *([grow(s, kept) for s in scores] for kept in (4, 9))]
+    for each, ours in zip(found.likeness, circuits):
+        for got, kind in ((each.edges, jaccard_edges), (each.nodes, jaccard_nodes)):
+            expected = np.nanquantile([kind(a, b) for a, b in combinations(ours, 2)], [0.05, 0.5, 0.95])
+            assert (got.low, got.median, got.high) == pytest.approx(tuple(expected))
+            assert 0 < got.low < got.high
+    for got, kind in ((found.likeness[-1].edges, weighted_jaccard), (found.likeness[-1].nodes, weighted_nodes)):
+        expected = np.quantile([kind(a, b) for a, b in combinations(scores, 2)], [0.05, 0.5, 0.95])
+        assert (got.low, got.median, got.high) == pytest.approx(tuple(expected))
+        assert 0 < got.low < got.high < 1
+
+
+def test_without_a_size_asked_for_there_are_matched_sizes_only():
+    found = circuit_stability(GRAPH, noisy(), None, Draws(), matched=(4,))
+    assert [each.size for each in found.likeness] == ["matched", "weighted"]
+    assert math.isnan(found.jaccard.median)
+    assert (found.inclusion == 0).all()
+    assert found.likeness == circuit_stability(GRAPH, noisy(), 12, Draws(), matched=(4,)).likeness[1:]
 
 
 def test_equal_examples_give_one_circuit():

@@ -21,7 +21,7 @@ def test_rows_are_the_found_circuits(trajectory: Trajectory) -> None:
     assert len(rows) == 2 * 2 * len(STEPS[8:])
     sizes = trajectory.table[trajectory.table["quantity"] == "circuit/edges"]
     assert rows["edges"].sum() == sizes["value"].sum() > 0
-    assert rows["resampled_low"].notna().sum() == rows["edges"].notna().sum()
+    assert rows["resampled_edges_low"].notna().sum() == rows["edges"].notna().sum()
 
 
 def test_a_member_has_lines_a_band_and_a_null_in_every_task(trajectory: Trajectory) -> None:

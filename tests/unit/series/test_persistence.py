@@ -53,6 +53,42 @@ def test_role_survival_counts_tokens_from_gain_to_loss() -> None:
     assert (row["spells"], row["short"]) == (0, 2)
 
 
+def held(columns: dict[str, list[int]]) -> pd.DataFrame:
+    """Who holds a role at steps 0, 1, ..., of 100 tokens each."""
+    rows = [
+        ("suite", "m-s0", "m", 0, 10, step, 100 * step, "induction", head, bool(value))
+        for head, column in columns.items()
+        for step, value in enumerate(column)
+    ]
+    names = ["suite", "member", "scale", "seed", "parameters", "step", "tokens", "role", "head", "holds"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def test_what_lasts_is_longer_than_in_shuffled_order_and_what_flickers_is_not() -> None:
+    (steady,) = role_survival(held({"a0.h0": [1] * 10 + [0] * 10, "a0.h1": [0] * 20})).to_dict("records")
+    assert steady["median_tokens"] == 1000
+    assert 0 < steady["shuffled_median_tokens"] <= 300
+    assert steady["longer_than_shuffled"] == 1.0
+    (flickers,) = role_survival(held({"a0.h0": [1, 0] * 10})).to_dict("records")
+    assert flickers["median_tokens"] == 100
+    assert flickers["longer_than_shuffled"] == 0.0
+    (always,) = role_survival(held({"a0.h0": [1] * 20})).to_dict("records")
+    assert math.isnan(always["shuffled_median_tokens"])
+    assert always["longer_than_shuffled"] == 0.0, "in any order it lasts for all that was seen"
+    (never,) = role_survival(held({"a0.h0": [0] * 20})).to_dict("records")
+    assert math.isnan(never["longer_than_shuffled"])
+
+
+def test_by_chance_on_paper() -> None:
+    """One of three checkpoints in random order: first or second, the spell ends after 100 tokens; last, it is open."""
+    (row,) = role_survival(held({"a0.h0": [1, 0, 0]}), draws=600).to_dict("records")
+    assert (row["median_tokens"], row["shuffled_median_tokens"]) == (100, 100)
+    assert row["longer_than_shuffled"] == 0.0
+    (last,) = role_survival(held({"a0.h0": [0, 0, 1]}), draws=600).to_dict("records")
+    assert math.isnan(last["median_tokens"])
+    assert last["longer_than_shuffled"] == pytest.approx(2 / 3, abs=4 * math.sqrt(2 / 9 / 600))
+
+
 @pytest.mark.parametrize(("edges", "one", "other"), [(4, 2, 2), (6, 2, 3), (7, 4, 5)])
 def test_likeness_of_random_sets_is_that_of_all_pairs_of_sets(edges: int, one: int, other: int) -> None:
     sets = [[set(s) for s in itertools.combinations(range(edges), size)] for size in (one, other)]

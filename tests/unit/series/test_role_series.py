@@ -183,6 +183,11 @@ def test_turnover_is_a_share_of_those_now_and_of_those_before() -> None:
     assert table.loc[(1, "role/induction/entering"), "value"] == pytest.approx(2 / 3)
     assert table.loc[(1, "role/induction/leaving"), "value"] == 0.5
     assert table.loc[(2, "role/induction/leaving"), "value"] == 1.0
+    # Two of four heads before, three now: of three drawn at random half are new, of two a quarter is not among three.
+    assert table.loc[(1, "role/induction/entering_by_chance"), "value"] == 0.5
+    assert table.loc[(1, "role/induction/leaving_by_chance"), "value"] == 0.25
+    assert table.loc[(2, "role/induction/leaving_by_chance"), "value"] == 1.0
+    assert math.isnan(table.loc[(2, "role/induction/entering_by_chance"), "value"])
     assert table.loc[(2, "role/induction/entering"), "status"] == "no holder"
 
 

@@ -14,7 +14,7 @@ from ontogeny.core.graph import GraphSpec
 from ontogeny.core.results import CheckpointAnalysis, CircuitResult
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
-from ontogeny.series import ewma, node_strengths, similarity
+from ontogeny.series import ewma, similarity
 from support.synthetic_study import member
 
 GRAPH = GraphSpec(2, 1)

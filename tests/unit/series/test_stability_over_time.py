@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from ontogeny.core.circuit import EdgeScores, grow, jaccard_edges, jaccard_nodes, permute_scores, weighted_jaccard
+from ontogeny.core.circuit import (
+    EdgeScores,
+    grow,
+    jaccard_edges,
+    jaccard_nodes,
+    matched_size,
+    permute_scores,
+    weighted_jaccard,
+)
 from ontogeny.core.graph import GraphSpec
 from ontogeny.params import TrajectoryParams
 from ontogeny.series import RandomCircuits, random_jaccard, similarity, stability_table, tidy
@@ -80,13 +88,34 @@ def test_sizes_resamples_and_verdicts_are_of_found_circuits(table: pd.DataFrame,
     pd.testing.assert_series_equal(ours["edges"], wide["circuit/edges"], check_names=False, check_index_type=False)
     pd.testing.assert_series_equal(ours["nodes"], wide["circuit/nodes"], check_names=False, check_index_type=False)
     pd.testing.assert_series_equal(
-        ours["resampled"], wide["stability/jaccard"], check_names=False, check_index_type=False
+        ours["resampled_edges"], wide["stability/jaccard"], check_names=False, check_index_type=False
     )
     compared = ours["edges_previous"].notna()
     assert (ours.loc[compared, "verdict"] != "").all()
     assert (ours.loc[~compared, "verdict"] == "").all()
     assert set(found.loc[found["size"] != "found", "verdict"]) == {""}
-    assert found.loc[found["size"] == "weighted", "resampled"].isna().all()
+
+
+def test_resamples_stand_beside_the_sizes_that_they_were_grown_to(found: pd.DataFrame) -> None:
+    """The record's 5 % is a size here too; its 1 % is none, and 20 % was not grown to."""
+    measured = {
+        (analysis.ref.step, each.size): each
+        for analysis in RECORD.analyses
+        if (stability := analysis.tasks["ioi"].stability) is not None
+        for each in stability.likeness
+        if each.size != "matched" or each.kept == matched_size(analysis.model.graph, 0.05, PARAMS.matched_floor)
+    }
+    rows = found[found["task"] == "ioi"]
+    seen = set()
+    for row in rows.itertuples():
+        kind = {"5pct": "matched", "20pct": "none"}.get(row.size, row.size)
+        alike = measured.get((row.step, kind))
+        assert math.isnan(row.resampled_edges) == (alike is None)
+        if alike is not None:
+            assert (row.resampled_edges, row.resampled_nodes) == (alike.edges.median, alike.nodes.median)
+            assert (row.resampled_nodes_low, row.resampled_nodes_high) == (alike.nodes.low, alike.nodes.high)
+            seen.add(row.size)
+    assert seen == {"found", "5pct", "weighted"}
 
 
 def test_the_random_null_is_of_the_sizes_that_are_compared(found: pd.DataFrame) -> None:
