@@ -20,7 +20,7 @@ from ontogeny.attribution import score_edges, score_edges_resampled
 from ontogeny.components import ROLES, Material, Role, Texts, holders
 from ontogeny.core.algorithm import AlgorithmResult, Verification
 from ontogeny.core.behaviour import behaviour as behaviour_of
-from ontogeny.core.circuit import Circuit, EdgeScores, complement, random_circuits, rank_edges
+from ontogeny.core.circuit import Circuit, EdgeScores, complement, matched_size, random_circuits, rank_edges
 from ontogeny.core.errors import ImpossibleRequest
 from ontogeny.core.faithfulness import (
     Ends,
@@ -82,7 +82,7 @@ class Analysis:
 
 BEHAVIOUR = Analysis("behaviour", "2", ("behaviour",), ())
 SCORES = Analysis("scores", "2", ("attribution",), ("behaviour",))
-CIRCUIT = Analysis("circuit", "3", ("search", "baselines"), ("behaviour", "scores"))
+CIRCUIT = Analysis("circuit", "4", ("search", "baselines"), ("behaviour", "scores"))
 """Its result also depends on whether baselines were asked for."""
 STABILITY = Analysis("stability", "2", ("stability",), ("scores", "circuit"))
 VERIFICATION = Analysis("verification", "2", ("roles.thresholds",), ("scores", "circuit", "roles"))

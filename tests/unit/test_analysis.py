@@ -37,7 +37,7 @@ from ontogeny.records import pack, unpack
 from ontogeny.tasks.tokenizer import train_tokenizer
 from support.engine import neox_model, neox_subject, random_batch
 
-SETTINGS = AnalyseParams(behaviour=BehaviourParams(resamples=200))
+SETTINGS = AnalyseParams(behaviour=BehaviourParams(resamples=200), stability=StabilityParams(matched_floor=2))
 REF = CheckpointRef("ladder", "tiny-s0", "tiny", 0, 8, 4096, "data/x", "0" * 32)
 
 
@@ -272,7 +272,7 @@ def test_stability_is_that_of_scores_by_example():
     assert (found.status, found.reason, found.asked) == ("measured", "", search.result.asked)
     by_example = score_edges_by_example(subject, batches["discover"], SETTINGS.attribution)
     assert found.asked is not None
-    matched = [matched_size(subject.graph, share, 20) for share in SETTINGS.stability.matched_fractions]
+    matched = [matched_size(subject.graph, share, 2) for share in SETTINGS.stability.matched_fractions]
     plain = circuit_stability(subject.graph, by_example, found.asked, SETTINGS.stability, matched=matched)
     assert found.likeness == plain.likeness
     assert len(found.likeness) == 5

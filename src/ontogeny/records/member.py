@@ -11,6 +11,7 @@ algorithm.parquet    step, metric -> value, null, sets of heads    effects.parqu
 repair.parquet       step, role -> lost, total, taken over         repair_heads.parquet the same by head
 verification.parquet, verification_heads, _mlps, _roles    step, task -> checks of a circuit
 stability.parquet    step, task -> core, likeness of resampled circuits, interval on the size
+stability_likeness.parquet    step, task, size -> likeness of edges and of nodes of resampled circuits
 """
 
 from __future__ import annotations

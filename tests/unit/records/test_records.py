@@ -76,6 +76,8 @@ def test_tables_say_what_is_known_of_the_mechanism(tmp_path: Path) -> None:
     assert [r["by_mlps"] for r in table["repair"]] == [-0.25] * 2
     assert len(table["repair_heads"]) == 2 * 4
     assert [r["layer"] for r in table["verification_mlps"] if (r["step"], r["task"]) == (0, "ioi")] == [0, 1]
+    alike = [r for r in table["stability_likeness"] if (r["step"], r["task"]) == (0, "ioi")]
+    assert [(r["size"], r["kept"], r["edges"], r["nodes_high"]) for r in alike][0] == ("found", None, 0.5, 1.0)
     assert {r["task"] for r in table["verification"]} == {"ioi", "greater_than"}
     assert [r["roles"] for r in table["verification_roles"] if r["step"] == 0][:2] == ["induction", ""]
     found = {(r["step"], r["task"]): r for r in table["stability"]}
@@ -117,7 +119,7 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", code, str(Path(__file__).parents[2]), str(tmp_path / name)], check=True)
         files = sorted((tmp_path / name).iterdir())
         digests.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files})
-    assert len(digests[0]) == 19
+    assert len(digests[0]) == 20
     assert digests[0] == digests[1]
 
 

@@ -68,7 +68,7 @@ def test_what_lasts_is_longer_than_in_shuffled_order_and_what_flickers_is_not() 
     (steady,) = role_survival(held({"a0.h0": [1] * 10 + [0] * 10, "a0.h1": [0] * 20})).to_dict("records")
     assert steady["median_tokens"] == 1000
     assert 0 < steady["shuffled_median_tokens"] <= 300
-    assert steady["longer_than_shuffled"] == 1.0
+    assert steady["longer_than_shuffled"] > 0.95
     (flickers,) = role_survival(held({"a0.h0": [1, 0] * 10})).to_dict("records")
     assert flickers["median_tokens"] == 100
     assert flickers["longer_than_shuffled"] == 0.0

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ontogeny.core.circuit import Circuit, EdgeScores
+from ontogeny.core.circuit import Circuit, EdgeScores, node_strengths
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.results import CheckpointAnalysis, CircuitResult
 from ontogeny.params import TrajectoryParams
