@@ -77,7 +77,7 @@ def test_tables_say_what_is_known_of_the_mechanism(tmp_path: Path) -> None:
     assert len(table["repair_heads"]) == 2 * 4
     assert [r["layer"] for r in table["verification_mlps"] if (r["step"], r["task"]) == (0, "ioi")] == [0, 1]
     alike = [r for r in table["stability_likeness"] if (r["step"], r["task"]) == (0, "ioi")]
-    assert [(r["size"], r["kept"], r["edges"], r["nodes_high"]) for r in alike][0] == ("found", None, 0.5, 1.0)
+    assert next((r["size"], r["kept"], r["edges"], r["nodes_high"]) for r in alike) == ("found", None, 0.5, 1.0)
     assert {r["task"] for r in table["verification"]} == {"ioi", "greater_than"}
     assert [r["roles"] for r in table["verification_roles"] if r["step"] == 0][:2] == ["induction", ""]
     found = {(r["step"], r["task"]): r for r in table["stability"]}
