@@ -6,7 +6,7 @@ An undefined number is NaN, and the status beside it says why (METHODS 4.5). On 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
