@@ -3,7 +3,8 @@
 A hub limited to 50 MB/s serves 20 checkpoints of pythia-70m's shape. They are fetched (download alone), analysed as
 they lie there (analysis alone), and both from nothing (together): the last may take 1.15 times the longer of the first
 two, and the disk may hold the budget and one checkpoint more. Loading a 160m checkpoint into a checked subject may take
-twice the plain `from_pretrained`. The hub is a process of its own, on the first of our cores; we are on the last.
+twice the plain `from_pretrained`, both on one core, as a worker has it. The hub is a process of its own, on the first
+of our cores.
 """
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ def measure_hub(root: Path, arguments: argparse.Namespace) -> None:
         assert hub.stdout is not None
         os.environ |= {"HF_ENDPOINT": hub.stdout.readline().strip(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         run(root, arguments)
         hub.kill()
 
@@ -195,6 +195,7 @@ def measure_loading(root: Path) -> None:
     from ontogeny.models.subject import load_subject
     from support.hub_models import SHAPES, pythia_tokenizer, write_model
 
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     folder = write_model(root / "160m", SHAPES["160m"], 0, pythia_tokenizer())
     plain, ours = [], []
     for turn in range(6):

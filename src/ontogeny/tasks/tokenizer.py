@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
@@ -22,8 +23,9 @@ class FileTokenizer:
     """A `tokenizer.json` behind the `Tokenizer` protocol; adds no special tokens."""
 
     def __init__(self, path: Path) -> None:
-        self._tokenizer = RustTokenizer.from_file(str(path))
-        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+        content = path.read_bytes()
+        self._tokenizer = _parsed(content)
+        self.digest = hashlib.sha256(content).hexdigest()[:32]
         """Hash of the file."""
 
     def encode(self, text: str) -> list[int]:
@@ -42,6 +44,12 @@ class FileTokenizer:
         """Ids of the tokens that stand for text, ascending: all but the special ones."""
         special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         return sorted(set(self.ids().values()) - special)
+
+
+@lru_cache(maxsize=4)
+def _parsed(content: bytes) -> RustTokenizer:
+    """Every checkpoint of a model brings the same file; nothing here changes a tokenizer."""
+    return RustTokenizer.from_buffer(content)
 
 
 def same_tokenizer(a: Path, b: Path) -> bool:
