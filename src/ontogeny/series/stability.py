@@ -96,16 +96,17 @@ def _resampled(records: Sequence[MemberRecord], params: TrajectoryParams) -> pd.
     rows: list[tuple[object, ...]] = []
     for record in records:
         for analysis in record.analyses:
-            names = {
-                matched_size(analysis.model.graph, share, params.matched_floor): f"{per_cent(share)}pct"
-                for share in params.matched_fractions
-            }
+            sizes: dict[int, list[str]] = {}  # in a small graph several shares come down to the floor
+            for share in params.matched_fractions:
+                kept = matched_size(analysis.model.graph, share, params.matched_floor)
+                sizes.setdefault(kept, []).append(f"{per_cent(share)}pct")
             for task, result in analysis.tasks.items():
                 for each in () if result.stability is None else result.stability.likeness:
-                    size = names.get(each.kept or 0) if each.size == "matched" else each.size
-                    if size is not None:
-                        ends = ((of.median, of.low, of.high) for of in (each.edges, each.nodes))
-                        rows.append((record.member, task, analysis.ref.step, size, *chain.from_iterable(ends)))
+                    ends = [(of.median, of.low, of.high) for of in (each.edges, each.nodes)]
+                    names = sizes.get(each.kept or 0, []) if each.size == "matched" else [each.size]
+                    rows += [
+                        (record.member, task, analysis.ref.step, name, *chain.from_iterable(ends)) for name in names
+                    ]
     kinds = {"member": "str", "task": "str", "step": "Int64", "size": "str"} | dict.fromkeys(_RESAMPLED, "float64")
     return pd.DataFrame(rows, columns=list(kinds)).astype(kinds).drop_duplicates(["member", "task", "step", "size"])
 

@@ -118,6 +118,15 @@ def test_resamples_stand_beside_the_sizes_that_they_were_grown_to(found: pd.Data
     assert seen == {"found", "5pct", "weighted"}
 
 
+def test_shares_that_come_down_to_the_same_floor_have_the_same_null() -> None:
+    params = PARAMS.model_copy(update={"matched_fractions": (0.001, 0.002), "matched_floor": 20})
+    table = pd.concat([tidy([RECORD]), similarity([RECORD], params)], ignore_index=True)
+    found = stability_table([RECORD], table, params)
+    both = [found[found["size"] == size]["resampled_edges"].to_numpy() for size in ("0_1pct", "0_2pct")]
+    assert np.isfinite(both[0]).any()
+    np.testing.assert_array_equal(both[0], both[1])
+
+
 def test_the_random_null_is_of_the_sizes_that_are_compared(found: pd.DataFrame) -> None:
     last = RECORD.analyses[-1].tasks["ioi"].scores
     assert last is not None
