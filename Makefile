@@ -28,7 +28,7 @@ check: $(VENV)/.installed-test
 ui: $(VENV)/.installed
 	@$(BIN)/ontogeny ui
 
-BENCHES := $(foreach name,paths roles trajectories tuning publishing,$(BIN)/python tests/benchmarks/$(name).py &&) true
+BENCHES := $(foreach name,paths roles trajectories tuning publishing executors hub,$(BIN)/python tests/benchmarks/$(name).py &&) true
 
 bench: $(VENV)/.installed-test
 	@$(BIN)/python tests/benchmarks/bench.py $(BENCH_ARGS)

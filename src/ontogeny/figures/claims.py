@@ -28,6 +28,8 @@ _PLACES: Final = {"claim": 0.55, "verdict": 4.15, "parts": 5.6, "statistic": 6.7
 _LETTERS: Final = {"claim": 52, "why": 47}
 _LINE: Final = 0.155
 _PAD: Final = 0.16
+_DOTS: Final = 7
+"""Parts in a row."""
 
 
 def claim_rows(trajectory: Trajectory) -> pd.DataFrame:
@@ -97,15 +99,15 @@ def _chip(axes: Any, place: tuple[float, float], verdict: str, total: float) -> 
 
 
 def _dots(axes: Any, row: Mapping[Any, Any], middle: float, total: float) -> None:
-    """A dot a part, in rows of eight; more than 16 are counted."""
+    """A dot a part, in two rows at most; those that find no place are counted."""
     verdicts = [name for name in VERDICTS for _ in range(int(row[f"parts_{name}"]))]
-    for place, verdict in enumerate(verdicts[:16]):
-        x, y = _PLACES["parts"] + 0.06 + 0.115 * (place % 8), middle + 0.12 * (place // 8)
-        y -= 0.06 * (min(len(verdicts), 16) > 8)
+    for place, verdict in enumerate(verdicts[: 2 * _DOTS]):
+        x, y = _PLACES["parts"] + 0.06 + 0.115 * (place % _DOTS), middle + 0.12 * (place // _DOTS)
+        y -= 0.06 * (len(verdicts) > _DOTS)
         axes.plot(x / _WIDTH, 1 - y / total, marker="o", markersize=4.5, color=VERDICT_COLOURS[verdict], linestyle="")
-    if len(verdicts) > 16:
-        x = _PLACES["parts"] + 0.06 + 0.115 * 8
-        axes.text(x / _WIDTH, 1 - middle / total, f"+{len(verdicts) - 16}", va="center", fontsize=6.5, color=MUTED)
+    if len(verdicts) > 2 * _DOTS:
+        x = _PLACES["parts"] + 0.06 + 0.115 * _DOTS
+        axes.text(x / _WIDTH, 1 - middle / total, f"+{len(verdicts) - 2 * _DOTS}", va="center", fontsize=6.5, color=MUTED)
 
 
 def _number(row: Mapping[Any, Any]) -> str:
