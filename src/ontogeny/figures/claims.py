@@ -107,7 +107,8 @@ def _dots(axes: Any, row: Mapping[Any, Any], middle: float, total: float) -> Non
         axes.plot(x / _WIDTH, 1 - y / total, marker="o", markersize=4.5, color=VERDICT_COLOURS[verdict], linestyle="")
     if len(verdicts) > 2 * _DOTS:
         x = _PLACES["parts"] + 0.06 + 0.115 * _DOTS
-        axes.text(x / _WIDTH, 1 - middle / total, f"+{len(verdicts) - 2 * _DOTS}", va="center", fontsize=6.5, color=MUTED)
+        more = f"+{len(verdicts) - 2 * _DOTS}"
+        axes.text(x / _WIDTH, 1 - middle / total, more, va="center", fontsize=6.5, color=MUTED)
 
 
 def _number(row: Mapping[Any, Any]) -> str:
