@@ -19,6 +19,9 @@ INTERPRETER = 450 * 10**6
 """Bytes of a worker process before it has loaded a model: torch and transformers."""
 SLACK = 1.15
 """What allocators keep beside what is asked of them."""
+LOADING, LOADING_GATED = 1.25, 1.75
+"""Weights in memory while a model is loaded: its own, and copies of the joint projections. Of a block's 12 d_model²
+numbers these are 3; where the MLP is gated its inputs too, up to three quarters of a block."""
 COPIES = 3
 """Of what is kept of a checkpoint: in the job cache (or the training's folder), in data/, and in DVC's cache."""
 RECORD = 15_000
@@ -40,8 +43,8 @@ class Memory(NamedTuple):
 def worker_memory(outline: Outline, pairs: int, settings: AnalyseParams, *, accelerator: bool) -> Memory:
     """Of the worker that analyses a model.
 
-    The engine folds its own copy of most weights. On a device the originals are gone when work begins; on the host what
-    it takes over as it is keeps them all in memory.
+    The engine folds weights where they lie; only projections that it joins or puts into another order are there twice
+    while a model is loaded.
 
     Args:
         outline: the model.
@@ -51,10 +54,9 @@ def worker_memory(outline: Outline, pairs: int, settings: AnalyseParams, *, acce
     """
     item = ITEM[settings.precision]
     weights = outline.parameters * item
-    working = working_memory(outline.architecture, pairs, settings)
-    if accelerator:
-        return Memory(INTERPRETER + weights, int(SLACK * max(2 * weights, weights + working)))
-    return Memory(INTERPRETER + int(SLACK * (2 * weights + working)), 0)
+    loading = LOADING_GATED if outline.architecture.gated else LOADING
+    most = int(SLACK * max(loading * weights, weights + working_memory(outline.architecture, pairs, settings)))
+    return Memory(INTERPRETER + weights, most) if accelerator else Memory(INTERPRETER + most, 0)
 
 
 def working_memory(architecture: Architecture, pairs: int, settings: AnalyseParams) -> int:
