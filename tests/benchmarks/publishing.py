@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import resource
 import statistics
@@ -65,7 +66,7 @@ def main() -> None:
 
 def synthetic(folder: Path, wanted: int) -> tuple[Study, int]:
     """A finished study of about so many checkpoint runs, and how many it has."""
-    count = max(2, round(wanted / (len(SCALES) * len(TASKS))))
+    count = max(2, math.ceil(wanted / (len(SCALES) * len(TASKS))))
     steps = sorted({round(1722 * place / (count - 1)) for place in range(count)})
     records = [member(scale, steps, TASKS) for scale in SCALES]
     return finished(folder, records), len(records) * len(steps) * len(TASKS)
