@@ -15,10 +15,11 @@ from ontogeny.core.faithfulness import search_cap
 from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import SPLITS
 from ontogeny.core.results import IOI
+from ontogeny.core.roles import ROLES_OF_TASKS
 from ontogeny.core.schedule import Analysis
 from ontogeny.core.tuning import WITH_STEPS, ScoreSetting
 from ontogeny.models.weights import Architecture
-from ontogeny.params import AnalyseParams, SearchParams, TuneParams
+from ontogeny.params import AnalyseParams, SearchParams, TransferParams, TuneParams
 from ontogeny.tuning.cost import passes
 
 EXACT = ScoreSetting("exact", "", 0)
@@ -123,6 +124,17 @@ def _roles(architecture: Architecture, settings: AnalyseParams, text: bool) -> E
     heads = a.n_layers * a.n_heads
     extra = float(copying * a.vocab * heads * (2 * a.d_head + EXPONENTIAL))
     return Effort(forward=math.ceil((tokens + 3 * copying) / PROMPT), extra=extra)
+
+
+def transfer_effort(examples: Mapping[str, int], anchors: int, mates: int, settings: TransferParams) -> Effort:
+    """Of all anchors of a member, at most: its own circuits, those of `mates` other seeds, and role heads ablated."""
+    draws, total = settings.random_matchings, Effort()
+    carried = anchors * (1 + draws + mates * (2 + draws))
+    for task, pairs in examples.items():
+        ablated = len(ROLES_OF_TASKS.get(task, ())) * (1 + settings.ablated_sets)
+        circuits = anchors * carried + min(anchors, settings.ablated_anchors) * ablated
+        total += Effort(forward=2 * pairs * anchors, circuits=pairs * circuits)
+    return total
 
 
 def tuning_effort(graph: GraphSpec, examples: Mapping[str, int], settings: AnalyseParams, tune: TuneParams) -> Effort:

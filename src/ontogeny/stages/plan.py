@@ -1,7 +1,8 @@
 """`ontogeny plan`: what a study would take, and whether it fits on this machine; nothing is downloaded or computed.
 
-Of a study of which nothing is done yet. Time is that of training, analyses and tuning; corpus, data sets, transfer,
-figures and publishing, minutes on the ladder, are not in it, nor is waiting for downloads.
+Of a study of which nothing is done yet. Time is measured but for pictures and MLflow, whose cost a run is that of the
+machine of docs/benchmarks.md; corpus, data sets and start-up, a minute or two, are not in it, nor is waiting for
+downloads.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from ontogeny.execution.devices import visible_gpus, worker_environments
 from ontogeny.models.checkpoints import TrainedSource
 from ontogeny.models.outline import Outline, outline_of
 from ontogeny.params import CheckpointsParams, split_member
-from ontogeny.planning.effort import Effort, checkpoint_effort, tuning_effort
+from ontogeny.planning.effort import Effort, checkpoint_effort, transfer_effort, tuning_effort
 from ontogeny.planning.footprint import COPIES, Memory, record_bytes, shared_memory, worker_memory
 from ontogeny.stages.study import Study
+from ontogeny.stages.transfer import mates_of
 from ontogeny.tasks import get_task
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from ontogeny.planning.calibration import Calibration
 
 GB = 1e9
+PUBLISHED = 0.2
+"""Seconds a run: pictures for MLflow and for data/figures, and writing them."""
 LINE = 50e6
 """Bytes a second of the connection that a download's time is told for."""
 
@@ -49,6 +53,7 @@ class MemberPlan:
     outline: Outline
     effort: Effort
     """Of its analyses."""
+    transfer: Effort
     tuning: Effort
     memory: Memory
     """Of a worker that analyses it."""
@@ -90,7 +95,10 @@ class Times(NamedTuple):
 
     training: float
     analyses: float
+    transfer: float
     tuning: float
+    publishing: float
+    """Not measured: `PUBLISHED`."""
 
 
 def plan_study(study: Study) -> Plan:
@@ -130,6 +138,8 @@ def _plan_member(study: Study, member: str, examples: Mapping[str, int]) -> Memb
             outline.architecture, examples, settings, each.analyses, baselines=baselines, text=text
         )
         records += record_bytes(outline.architecture, len(examples), each.analyses)
+    circuits = sum("circuits" in each.analyses for each in forecast)
+    mates = mates_of(member, params.suite.members)
     tuned = sum(checkpoint.partition("@")[0] == member for checkpoint in params.tune.checkpoints)
     return MemberPlan(
         member=member,
@@ -139,6 +149,7 @@ def _plan_member(study: Study, member: str, examples: Mapping[str, int]) -> Memb
         missing=sum(each.missing for each in forecast),
         outline=outline,
         effort=effort,
+        transfer=transfer_effort(examples, min(circuits, params.transfer.anchors), len(mates), params.transfer),
         tuning=tuning_effort(outline.architecture.graph, examples, settings, params.tune).times(tuned),
         memory=worker_memory(
             outline, max(examples.values()), settings, accelerator=params.execution.device not in ("cpu", "mps")
@@ -228,7 +239,7 @@ def times_of(study: Study, plan: Plan) -> Times:
     """Measure on this device (seconds), and multiply."""
     from ontogeny.planning.calibration import as_a_worker, calibrate
 
-    training, analyses, tuning = [0.0], 0.0, 0.0
+    training, analyses, transfer, tuning = [0.0], 0.0, 0.0, 0.0
     by_shape: dict[Outline, Calibration] = {}
     with as_a_worker():
         for member in plan.members:
@@ -240,9 +251,13 @@ def times_of(study: Study, plan: Plan) -> Times:
             measured = by_shape[member.outline]
             one = measured.seconds(member.effort) / member.checkpoints + measured.load
             analyses += one * math.ceil(member.checkpoints / plan.workers)
+            transfer += (
+                measured.seconds(member.transfer) + study.params.transfer.anchors * measured.load
+            ) / plan.workers
             tuning += measured.seconds(member.tuning) / plan.workers
             training.append(_training_seconds(study, member))
-    return Times(side_by_side(training, plan.workers), analyses, tuning)
+    runs = sum(member.checkpoints for member in plan.members) * len(study.params.datasets.tasks)
+    return Times(side_by_side(training, plan.workers), analyses, transfer, tuning, PUBLISHED * runs)
 
 
 def _training_seconds(study: Study, member: MemberPlan) -> float:

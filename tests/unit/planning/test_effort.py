@@ -10,8 +10,23 @@ from ontogeny.core.faithfulness import Ends, Sizes, search_sizes
 from ontogeny.core.graph import GraphSpec
 from ontogeny.models.neox import neox_config
 from ontogeny.models.outline import outline_of
-from ontogeny.params import AnalyseParams, ScaleParams, SearchParams, SpaceParams, TruthParams, TuneParams
-from ontogeny.planning.effort import Effort, checkpoint_effort, circuits_searched, flops_per_token, tuning_effort
+from ontogeny.params import (
+    AnalyseParams,
+    ScaleParams,
+    SearchParams,
+    SpaceParams,
+    TransferParams,
+    TruthParams,
+    TuneParams,
+)
+from ontogeny.planning.effort import (
+    Effort,
+    checkpoint_effort,
+    circuits_searched,
+    flops_per_token,
+    transfer_effort,
+    tuning_effort,
+)
 
 ARCHITECTURE = outline_of(
     neox_config(ScaleParams(layers=2, heads=2, d_model=16), 128, 100, 0.25).to_json()
@@ -81,6 +96,17 @@ def test_a_bisection_looks_at_no_more_circuits_than_planned(graph: GraphSpec, ra
     assert 0 < most <= circuits_searched(graph, search)
     if range_ == "full":
         assert most >= 0.3 * circuits_searched(graph, search)
+
+
+def test_circuits_are_carried_between_all_anchors_and_from_other_seeds_and_role_heads_are_ablated() -> None:
+    """Three anchors, one mate, two shuffles: at each anchor 3 circuits as they are and twice shuffled, and the mate's 3
+    unmatched, matched, and twice shuffled. Greater-than has two roles, SVA none: each is ablated beside 100 sets.
+    """
+    settings = TransferParams(random_matchings=2, ablated_anchors=1, ablated_sets=100)
+    carried = 3 * (3 * 3 + 3 * 4)
+    found = transfer_effort({"greater_than": 10, "sva": 7}, 3, 1, settings)
+    assert found.circuits == 10 * (carried + 2 * 101) + 7 * carried
+    assert found.forward == 2 * 3 * 17
 
 
 def test_tuning_scores_with_every_setting_and_compares_with_exact() -> None:

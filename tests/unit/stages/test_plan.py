@@ -164,6 +164,10 @@ def test_times_are_those_of_the_measured_shapes(tmp_path: Path, monkeypatch: pyt
     assert times.training == pytest.approx(2 * 24 * 0.01)
     assert times.analyses == pytest.approx(2 * (one.forward * 1e-3 + one.circuits * 1e-4 + 5 * 0.5))
     assert times.tuning == pytest.approx(unit.seconds(plan.members[0].tuning))
+    loads = 2 * study.params.transfer.anchors * 0.5
+    assert times.transfer == pytest.approx(2 * unit.seconds(plan.members[0].transfer) + loads)
+    assert plan.members[0].transfer.circuits > 0
+    assert times.publishing == pytest.approx(0.2 * 2 * 5 * len(study.params.datasets.tasks))
 
 
 def test_everything_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
