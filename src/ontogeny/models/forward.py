@@ -146,6 +146,15 @@ def _mlp(architecture: Architecture, block: Block, normed: Residual) -> tuple[Te
     return pre.view(n, asking, -1), out.view(n, asking, d)
 
 
+def bytes_of_run(architecture: Architecture, tokens: int, item: int) -> int:
+    """What `run` holds for a prompt: the residuals and normed residuals of both halves of a block and what each
+    writes, queries, keys and values before and after rotation, and the MLP's hidden layer twice.
+    """
+    a = architecture
+    hidden = a.d_mlp * (2 if a.gated else 1)
+    return a.n_layers * tokens * (6 * a.d_model + 6 * a.n_heads * a.d_head + 2 * hidden) * item
+
+
 def embed(weights: Weights, tokens: Int[Tensor, "pairs window"]) -> Residual:
     """Output of the writer `input`."""
     return F.embedding(tokens, weights.embed)

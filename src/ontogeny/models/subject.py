@@ -20,9 +20,9 @@ from ontogeny.core.graph import GraphSpec
 from ontogeny.core.pairs import PairBatch
 from ontogeny.core.results import ModelFacts
 from ontogeny.models.families import read_weights, require_family
-from ontogeny.models.forward import Plan, embed, plan_runs, run
+from ontogeny.models.forward import Plan, bytes_of_run, embed, plan_runs, run
 from ontogeny.models.layout import right_align
-from ontogeny.models.memory import budget_on
+from ontogeny.models.memory import budget_on, halved
 from ontogeny.models.readout import read_logits
 from ontogeny.models.weights import Architecture, KVReaders, Weights
 from ontogeny.tasks.tokenizer import FileTokenizer
@@ -115,7 +115,27 @@ def align_pairs(subject: Subject, batch: PairBatch, *, share_prefix: bool = True
 def pair_logits(
     subject: Subject, batch: PairBatch
 ) -> tuple[Float[Tensor, "pairs vocab"], Float[Tensor, "pairs vocab"]]:
-    """Logits at the read position of the clean and of the corrupted prompts; their shared prefix is run once."""
+    """Logits at the read position of the clean and of the corrupted prompts; their shared prefix is run once.
+
+    In parts whose runs fit into `budget_on` the device, and in smaller ones where memory runs out all the same.
+
+    Raises:
+        ImpossibleRequest: a single pair does not fit into memory.
+    """
+    tokens, item = batch.clean.shape[1], subject.weights.embed.element_size()
+    most = max(1, budget_on(subject.device) // bytes_of_run(subject.architecture, tokens, item))
+
+    def both(size: int) -> list[tuple[Tensor, Tensor]]:
+        return [_logits_of_pairs(subject, batch.take(slice(at, at + size))) for at in range(0, len(batch), size)]
+
+    parts, _ = halved(both, min(len(batch), most), f"pair of {tokens} tokens")
+    clean, corrupted = (torch.cat(logits) for logits in zip(*parts))
+    return clean, corrupted
+
+
+def _logits_of_pairs(
+    subject: Subject, batch: PairBatch
+) -> tuple[Float[Tensor, "pairs vocab"], Float[Tensor, "pairs vocab"]]:
     pairs = align_pairs(subject, batch)
     finals = (run(subject.weights, embed(subject.weights, t), pairs.plan).final for t in (pairs.clean, pairs.corrupted))
     clean, corrupted = (read_logits(subject.weights, final) for final in finals)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ontogeny.attribution.base import BOUND, UNBOUNDED
 from ontogeny.core.schedule import Analysis
+from ontogeny.models.forward import bytes_of_run
 from ontogeny.models.memory import BUDGET
 from ontogeny.models.outline import Outline
 from ontogeny.models.weights import Architecture
@@ -40,7 +41,9 @@ class Memory(NamedTuple):
     """0 where the device is the host."""
 
 
-def worker_memory(outline: Outline, pairs: int, settings: AnalyseParams, *, accelerator: bool) -> Memory:
+def worker_memory(
+    outline: Outline, pairs: int, settings: AnalyseParams, *, accelerator: bool, circuits: bool = True
+) -> Memory:
     """Of the worker that analyses a model.
 
     The engine folds weights where they lie; only projections that it joins or puts into another order are there twice
@@ -51,11 +54,13 @@ def worker_memory(outline: Outline, pairs: int, settings: AnalyseParams, *, acce
         pairs: prompt pairs in the largest split.
         settings: section `analyse`.
         accelerator: whether the model is put on a device with memory of its own.
+        circuits: whether anything but behaviour is asked for.
     """
-    item = ITEM[settings.precision]
+    item, a = ITEM[settings.precision], outline.architecture
     weights = outline.parameters * item
-    loading = LOADING_GATED if outline.architecture.gated else LOADING
-    most = int(SLACK * max(loading * weights, weights + working_memory(outline.architecture, pairs, settings)))
+    one = bytes_of_run(a, PROMPT, item)
+    working = working_memory(a, pairs, settings) if circuits else max(one, min(BUDGET, pairs * one))
+    most = int(SLACK * max((LOADING_GATED if a.gated else LOADING) * weights, weights + working))
     return Memory(INTERPRETER + weights, most) if accelerator else Memory(INTERPRETER + most, 0)
 
 

@@ -152,7 +152,11 @@ def _plan_member(study: Study, member: str, examples: Mapping[str, int]) -> Memb
         transfer=transfer_effort(examples, min(circuits, params.transfer.anchors), len(mates), params.transfer),
         tuning=tuning_effort(outline.architecture.graph, examples, settings, params.tune).times(tuned),
         memory=worker_memory(
-            outline, max(examples.values()), settings, accelerator=params.execution.device not in ("cpu", "mps")
+            outline,
+            max(examples.values()),
+            settings,
+            accelerator=params.execution.device not in ("cpu", "mps"),
+            circuits=any(each.analyses != ("behaviour",) for each in forecast),
         ),
         records=records,
     )

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from ontogeny.attribution import NodeSettings, score_edges, score_nodes
 from ontogeny.core.errors import BadCheckpoint, ImpossibleRequest, UnsupportedModel
 from ontogeny.core.graph import GraphSpec
-from ontogeny.models.forward import embed, plan_runs, run
+from ontogeny.models import subject as subject_module
+from ontogeny.models.forward import bytes_of_run, embed, plan_runs, run
 from ontogeny.models.layout import right_align
 from ontogeny.models.subject import (
     align_pairs,
@@ -72,6 +73,50 @@ def test_both_prompts_of_a_pair_at_once():
     torch.testing.assert_close(clean, subject.logits(batch.clean, batch.lengths), atol=1e-12, rtol=0)
     torch.testing.assert_close(corrupted, subject.logits(batch.corrupted, batch.lengths), atol=1e-12, rtol=0)
     assert (clean - corrupted).abs().max() > 0.1
+
+
+def test_logits_in_parts_are_those_of_all_at_once(monkeypatch: pytest.MonkeyPatch):
+    subject, batch = neox_subject(), random_batch(pairs=7, padded=True)
+    whole = pair_logits(subject, batch)
+    one = bytes_of_run(subject.architecture, batch.clean.shape[1], subject.weights.embed.element_size())
+    runs: list[int] = []
+    plain = subject_module.run
+    monkeypatch.setattr(subject_module, "run", lambda w, x, plan: (runs.append(len(x)), plain(w, x, plan))[1])
+    monkeypatch.setattr(subject_module, "budget_on", lambda _: 3 * one)
+    parts = pair_logits(subject, batch)
+    assert runs == [3, 3, 3, 3, 1, 1]
+    for ours, theirs in zip(parts, whole):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+
+def test_logits_that_run_out_of_memory_are_made_of_fewer_pairs(monkeypatch: pytest.MonkeyPatch):
+    subject, batch = neox_subject(), random_batch(pairs=7)
+    whole, plain = pair_logits(subject, batch), subject_module.run
+
+    def scarce(weights: Any, x: torch.Tensor, plan: Any) -> Any:
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("no more")
+        return plain(weights, x, plan)
+
+    monkeypatch.setattr(subject_module, "run", scarce)
+    torch.testing.assert_close(pair_logits(subject, batch)[0], whole[0], atol=1e-12, rtol=0)
+
+
+def test_a_run_holds_what_is_planned_for_it():
+    """By the allocator's count of what the run's tensors own."""
+    subject, batch = neox_subject(), random_batch(pairs=4, tokens=12)
+    aligned, positions, padding = right_align(batch.clean, batch.lengths)
+    done = run(
+        subject.weights, embed(subject.weights, aligned), plan_runs(subject.weights, aligned, positions, padding)
+    )
+    kept: dict[int, int] = {}
+    for block in done.blocks:
+        mlp = vars(block.mlp).values() if not isinstance(block.mlp, tuple) else block.mlp
+        for value in (*vars(block).values(), *mlp):
+            if isinstance(value, torch.Tensor):
+                kept[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    planned = 4 * bytes_of_run(subject.architecture, 12, 8)
+    assert 0.4 * planned < sum(kept.values()) < planned
 
 
 def test_right_align_on_paper():

@@ -75,6 +75,19 @@ def test_what_loading_holds_goes_before_work_begins() -> None:
     assert double.host - INTERPRETER == int(1.15 * 2 * (weights + working))
 
 
+def test_behaviour_alone_holds_one_budget_of_runs() -> None:
+    """12b: one prompt's run is 36 blocks of 16 tokens and 20 x 5120 numbers each, 236 MB; 4 fit into the budget."""
+    large, small = pythia(36, 40, 5120), pythia(1, 1, 16, 100)
+    weights = 4 * large.parameters
+    assert worker_memory(large, 200, AnalyseParams(), accelerator=True, circuits=False) == Memory(
+        INTERPRETER + weights, int(1.15 * (1.25 * weights))
+    )
+    run = 16 * 20 * 16 * 4
+    assert worker_memory(small, 10, AnalyseParams(), accelerator=False, circuits=False).host == INTERPRETER + int(
+        1.15 * (4 * small.parameters + 10 * run)
+    )
+
+
 def test_the_largest_models_meet() -> None:
     each = [Memory(10, 1), Memory(30, 3), Memory(20, 2)]
     assert shared_memory(1, each) == Memory(30, 3)
