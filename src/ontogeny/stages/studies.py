@@ -63,7 +63,8 @@ def run_search(
     if mode not in get_args(Mode):
         raise OntogenyError(f"There is no mode {mode!r}; choose from {', '.join(get_args(Mode))}.")
     if trials < 1 or (workers is not None and workers < 1):
-        raise OntogenyError(f"{trials} trials by {workers} workers were asked for: ask for at least 1 of each.")
+        asked = f"--trials {trials}" if trials < 1 else f"--jobs {workers}"
+        raise OntogenyError(f"{asked}: ask for at least 1.")
     chosen = name or f"{study.params.tracking.study}-{task}-{mode}"
     if chosen in study.params.datasets.tasks or not _is_plain(chosen):
         raise OntogenyError(
