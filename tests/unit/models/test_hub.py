@@ -336,12 +336,21 @@ def test_a_hub_that_stays_in_trouble_is_given_up(hub: Hub, tmp_path: Path) -> No
     assert 2 <= len(hub.downloads(NAME)) <= 10
 
 
-@pytest.mark.parametrize("kind", ["tampered", "longer"])
-def test_a_file_that_is_not_the_listed_one_is_refused_and_removed(hub: Hub, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "where", "said"),
+    [
+        ("tampered", "/cdn/", "is not what the hub lists"),
+        ("longer", "/cdn/", "is not what the hub lists"),
+        ("announced", "model.safetensors", "the hub serves another file than it lists"),
+    ],
+)
+def test_a_file_that_is_not_the_listed_one_is_refused_and_removed(
+    hub: Hub, tmp_path: Path, kind: str, where: str, said: str
+) -> None:
     found = source(tmp_path)
     ref = pinned(found)[4]
-    hub.faults.append(Fault(kind, "/cdn/", times=-1))
-    with pytest.raises(OntogenyError), found.opened(ref):
+    hub.faults.append(Fault(kind, where, times=-1))
+    with pytest.raises(OntogenyError, match=said), found.opened(ref):
         pass
     snapshots = list((tmp_path / "home" / "hub").rglob("*.safetensors"))
     assert snapshots == []
