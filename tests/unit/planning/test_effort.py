@@ -99,11 +99,11 @@ def test_a_bisection_looks_at_no_more_circuits_than_planned(graph: GraphSpec, ra
 
 
 def test_circuits_are_carried_between_all_anchors_and_from_other_seeds_and_role_heads_are_ablated() -> None:
-    """Three anchors, one mate, two shuffles: at each anchor 3 circuits as they are and twice shuffled, and the mate's 3
+    """Three anchors, one mate, two shuffles: at each anchor 3 circuits as they are and twice shuffled, and the mate's one
     unmatched, matched, and twice shuffled. Greater-than has two roles, SVA none: each is ablated beside 100 sets.
     """
     settings = TransferParams(random_matchings=2, ablated_anchors=1, ablated_sets=100)
-    carried = 3 * (3 * 3 + 3 * 4)
+    carried = 3 * (3 * 3 + 4)
     found = transfer_effort({"greater_than": 10, "sva": 7}, 3, 1, settings)
     assert found.circuits == 10 * (carried + 2 * 101) + 7 * carried
     assert found.forward == 2 * 3 * 17
