@@ -127,8 +127,10 @@ def _roles(architecture: Architecture, settings: AnalyseParams, text: bool) -> E
 
 
 def transfer_effort(examples: Mapping[str, int], anchors: int, mates: int, settings: TransferParams) -> Effort:
-    """Of all anchors of a member, at most: the circuits of its anchors, those that `mates` other seeds have at the same
-    step, and role heads ablated."""
+    """Of all anchors of a member, at most.
+
+    The circuits of its anchors, those that `mates` other seeds have at the same step, and its role heads ablated.
+    """
     draws, total = settings.random_matchings, Effort()
     carried = anchors * (1 + draws) + mates * (2 + draws)
     for task, pairs in examples.items():

@@ -99,8 +99,8 @@ def test_a_bisection_looks_at_no_more_circuits_than_planned(graph: GraphSpec, ra
 
 
 def test_circuits_are_carried_between_all_anchors_and_from_other_seeds_and_role_heads_are_ablated() -> None:
-    """Three anchors, one mate, two shuffles: at each anchor 3 circuits as they are and twice shuffled, and the mate's one
-    unmatched, matched, and twice shuffled. Greater-than has two roles, SVA none: each is ablated beside 100 sets.
+    """Three anchors, one mate, two shuffles: at each anchor 3 circuits as they are and twice shuffled, and the
+    mate's one unmatched, matched, and twice shuffled. Greater-than has two roles, SVA none: each beside 100 sets.
     """
     settings = TransferParams(random_matchings=2, ablated_anchors=1, ablated_sets=100)
     carried = 3 * (3 * 3 + 4)
