@@ -59,7 +59,12 @@ def sources(analysis: str) -> tuple[str, ...]:
 def imported(module: str, seen: frozenset[str] = frozenset()) -> set[str]:
     """The file of a module and, again and again, those that it imports; without those that others hold."""
     file = module.removeprefix("ontogeny.").replace(".", "/") + ".py"
-    held = file in MADE_OF["behaviour"] or file.startswith("core/") or file in ("params.py", "components/base.py")
+    held = (
+        file in MADE_OF["behaviour"]
+        or file.startswith("core/")
+        or file.startswith("params/")
+        or file == "components/base.py"
+    )
     if held or file in seen or not (SOURCES / file).exists():
         return set()
     found = {file}
