@@ -133,8 +133,8 @@ def test_a_study_made_with_other_data_is_refused(study: Study) -> None:
     [
         ({"task": "chess"}, "no task 'chess' in this study; choose from ioi"),
         ({"mode": "random"}, "no mode 'random'; choose from grid, multi, single"),
-        ({"trials": 0}, "0 trials by"),
-        ({"workers": 0}, "by 0 workers"),
+        ({"trials": 0}, "--trials 0: ask for at least 1"),
+        ({"workers": 0}, "--jobs 0: ask for at least 1"),
         ({"name": "a/b"}, "'a/b' cannot be a study's name"),
         ({"name": "sva"}, "'sva' cannot be a study's name"),
         ({"checkpoints": ["small-s0@9"]}, "small-s0 has no checkpoint of step 9; there are: 8"),
