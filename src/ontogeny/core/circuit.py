@@ -228,9 +228,7 @@ def jaccard_nodes(a: Circuit, b: Circuit) -> float:
 
 def weighted_jaccard(a: EdgeScores, b: EdgeScores) -> float:
     """Sum of minima over sum of maxima of |score| / sum |score| over all edges; NaN if either is all zero."""
-    x, y = (scores.values.double().abs() for scores in (a, b))
-    x, y = x / x.sum(), y / y.sum()
-    return float(torch.minimum(x, y).sum() / torch.maximum(x, y).sum())
+    return _overlap(*(scores.values.double().abs() for scores in (a, b)))
 
 
 def node_strengths(scores: EdgeScores) -> Float[Tensor, " nodes"]:
@@ -243,9 +241,13 @@ def node_strengths(scores: EdgeScores) -> Float[Tensor, " nodes"]:
 
 def weighted_nodes(one: EdgeScores, other: EdgeScores) -> float:
     """Sum of minima over sum of maxima of the nodes' shares of |score|; NaN if either is all zero."""
-    a, b = (node_strengths(scores) for scores in (one, other))
-    a, b = a / a.sum(), b / b.sum()
-    return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum())
+    return _overlap(node_strengths(one), node_strengths(other))
+
+
+def _overlap(a: Float[Tensor, "*things"], b: Float[Tensor, "*things"]) -> float:
+    """Sum of minima over sum of maxima of the shares of two amounts of the same things."""
+    x, y = a / a.sum(), b / b.sum()
+    return float(torch.minimum(x, y).sum() / torch.maximum(x, y).sum())
 
 
 _MARGIN: Final = 2

@@ -2,6 +2,8 @@
 
 import pytest
 
+from ontogeny.models.forward import bytes_of_run
+from ontogeny.models.memory import BUDGET
 from ontogeny.models.neox import neox_config
 from ontogeny.models.outline import Outline, outline_of
 from ontogeny.params import AnalyseParams, ScaleParams
@@ -76,9 +78,10 @@ def test_what_loading_holds_goes_before_work_begins() -> None:
 
 
 def test_behaviour_alone_holds_one_budget_of_runs() -> None:
-    """12b: one prompt's run is 36 blocks of 16 tokens and 20 x 5120 numbers each, 236 MB; 4 fit into the budget."""
+    """12b: a prompt's run is 36 blocks of 16 tokens and 20 x 5120 numbers, four of them a budget; loading is more."""
     large, small = pythia(36, 40, 5120), pythia(1, 1, 16, 100)
     weights = 4 * large.parameters
+    assert BUDGET // bytes_of_run(large.architecture, 16, 4) == BUDGET // (36 * 16 * 20 * 5120 * 4) == 4
     assert worker_memory(large, 200, AnalyseParams(), accelerator=True, circuits=False) == Memory(
         INTERPRETER + weights, int(1.15 * (1.25 * weights))
     )
