@@ -263,6 +263,20 @@ def summary(profile: Profile = None) -> None:
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A new folder, or one with an earlier report.")],
+    profile: ProfileOption = None,
+    member: Annotated[
+        list[str] | None, typer.Option(help="Also the pictures of this member alone; may be repeated.")
+    ] = None,
+) -> None:
+    """Write a study's verdicts, tables, pictures, settings and hashes into a folder, to keep or to show."""
+    from ontogeny.stages.report import write_report
+
+    typer.echo(write_report(_open(profile), folder, member or ()))
+
+
+@app.command()
 def audit(profile: Profile = None, strict: Strict = False) -> None:
     """Print which checkpoints are not what they should be: duplicates, not finite, of another shape or config."""
     if _audit(_open(profile), strict):

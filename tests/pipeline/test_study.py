@@ -86,6 +86,21 @@ def test_a_second_repro_runs_nothing(clone: Clone) -> None:
     assert "Running stage" not in done.stdout
 
 
+def test_a_report_says_that_it_can_be_had_again(clone: Clone) -> None:
+    """Its digests are those of dvc.lock, and every picture that it shows is there."""
+    kept = clone.root / "mlruns" / "report"
+    done = clone.run("ontogeny", "report", str(kept), "--profile", "tiny", "--member", "micro-s0")
+    assert done.returncode == 0, done.stderr
+    text = (kept / "report.md").read_text(encoding="utf-8")
+    assert "all are up to date with these" in text
+    assert (kept / "dvc.lock").read_bytes() == (clone.profile / "dvc.lock").read_bytes()
+    shown = re.findall(r"\]\((figures/[^)]*)\)", text)
+    assert {"figures/behaviour.png", "figures/claims.png", "figures/role_map/micro-s0.png"} <= set(shown)
+    assert all((kept / name).stat().st_size > 5000 for name in shown)
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+    shutil.rmtree(kept)
+
+
 def test_a_server_that_is_gone_costs_nothing_but_the_exit_code(clone: Clone) -> None:
     before = sorted(fingerprints(clone))
     done = clone.run("ontogeny", "study", "tiny", MLFLOW_TRACKING_URI="http://127.0.0.1:9")

@@ -29,6 +29,19 @@ def claims_table(claims: pd.DataFrame, *, wide: bool = True) -> Table:
     return table
 
 
+def parts_table(claims: pd.DataFrame) -> Table:
+    """One row a verdict on a part of a claim: a task, role, metric or member."""
+    from ontogeny.series.claims import ALL
+
+    table = new_table("Verdicts on the parts of the claims")
+    for name in ("", "about", "verdict", "statistic", "interval", "why"):
+        table.add_column(name, justify="right" if name == "statistic" else "left", overflow="fold")
+    for row in claims[claims["about"] != ALL].to_dict("records"):
+        cells = _cells(row) | {"about": str(row["about"])}
+        table.add_row(*(cells[column.header] for column in table.columns))
+    return table
+
+
 def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
     verdict = str(row["verdict"])
     colour = _COLOURS.get(verdict)

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,6 @@ from ontogeny.stages.terminal import new_table, number, percent, short_onset, wh
 from ontogeny.stages.trajectory import read_records
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from ontogeny.execution.examination import Examination
@@ -48,26 +47,36 @@ def print_summary(study: Study, seconds: Mapping[str, float] | None = None) -> b
     from rich.console import Console
 
     console = Console() if sys.stdout.isatty() else Console(width=150)
-    records = read_records(study)
+    wide, records = console.width >= 132, read_records(study)
+    timed = [timing_table(timings(study), seconds)] if seconds is not None else []
+    failed = list(failures(study, records))
+    for part in (*findings(study, records, wide=wide), *timed, *failed, *_where(study), *judgements(study, wide=wide)):
+        console.print(part, highlight=False)
+    return not failed
+
+
+def findings(study: Study, records: Sequence[MemberRecord], *, wide: bool = True) -> Iterator[Table | str]:
+    """Tables and sentences on the end of training: behaviour, circuits, heads, the algorithm; `wide`: `main_table`."""
     exams = {record.member: read_examination(study, record.member) for record in records}
-    summary = pd.read_parquet(study.trajectories / "summary.parquet")
-    console.print(main_table(summary, wide=console.width >= 132))
-    console.print(learning_table(records, exams))
-    console.print(probe_table(exams))
-    _print_mechanism(study, records, console)
-    if seconds is not None:
-        console.print(timing_table(timings(study), seconds))
-    failures = _failures(study, records)
-    for failure in failures:
-        where = failure.member if failure.step is None else f"{failure.member} step {failure.step}"
-        console.print(f"[bold]failed[/bold] {where}: {failure.reason}", highlight=False)
-    _where(console, study)
+    yield main_table(pd.read_parquet(study.trajectories / "summary.parquet"), wide=wide)
+    yield learning_table(records, exams)
+    yield probe_table(exams)
+    yield from _mechanism(study, records)
+
+
+def judgements(study: Study, *, wide: bool = True) -> Iterator[Table]:
+    """Over time against over seeds, and the verdicts on the claims."""
     alike = pd.read_parquet(study.trajectories / "alikeness.parquet")
     if len(alike):
-        console.print(alikeness_table(alike))
-    claims = pd.read_parquet(study.trajectories / "claims.parquet")
-    console.print(claims_table(claims, wide=console.width >= 132))
-    return not failures
+        yield alikeness_table(alike)
+    yield claims_table(pd.read_parquet(study.trajectories / "claims.parquet"), wide=wide)
+
+
+def failures(study: Study, records: Sequence[MemberRecord]) -> Iterator[str]:
+    """A line a failed job."""
+    for failure in _failures(study, records):
+        where = failure.member if failure.step is None else f"{failure.member} step {failure.step}"
+        yield f"[bold]failed[/bold] {where}: {failure.reason}"
 
 
 def _failures(study: Study, records: Sequence[MemberRecord]) -> list[Failure]:
@@ -78,19 +87,18 @@ def _failures(study: Study, records: Sequence[MemberRecord]) -> list[Failure]:
     return list(dict.fromkeys([*study.read_failures(), *(failure for each in lists for failure in each), *gaps]))
 
 
-def _print_mechanism(study: Study, records: Sequence[MemberRecord], console: Console) -> None:
+def _mechanism(study: Study, records: Sequence[MemberRecord]) -> Iterator[Table | str]:
     """Heads, the algorithm, checks of circuits: what was measured of them."""
     last = last_checkpoints(records).values()
     if any(analysis.roles for analysis in last):
-        console.print(role_table(records, pd.read_parquet(study.trajectories / "role_onsets.parquet")))
+        yield role_table(records, pd.read_parquet(study.trajectories / "role_onsets.parquet"))
         handovers = pd.read_parquet(study.trajectories / "handovers.parquet")
-        console.print(handover_sentence(handovers, study.params.trajectory.sustain), highlight=False)
+        yield handover_sentence(handovers, study.params.trajectory.sustain)
     if any(analysis.algorithm is not None for analysis in last):
-        console.print(algorithm_table(records))
+        yield algorithm_table(records)
     if any(result.verification is not None for analysis in last for result in analysis.tasks.values()):
-        console.print(check_table(records))
-    for sentence in other_algorithms(records):
-        console.print(sentence, highlight=False)
+        yield check_table(records)
+    yield from other_algorithms(records)
 
 
 def read_examination(study: Study, member: str) -> Examination | None:
@@ -202,8 +210,8 @@ def timing_table(stages: Sequence[Timing], seconds: Mapping[str, float]) -> Tabl
     return table
 
 
-def _where(console: Console, study: Study) -> None:
+def _where(study: Study) -> Iterator[str]:
     """Where to look next."""
     here = Path(os.path.relpath(study.figures, Path.cwd()))
-    console.print(f"Pictures: {here}/   tables: {here.parent / 'trajectories'}/", highlight=False)
-    console.print("MLflow:   make ui   (or: ontogeny ui), then http://127.0.0.1:5000", highlight=False)
+    yield f"Pictures: {here}/   tables: {here.parent / 'trajectories'}/"
+    yield "MLflow:   make ui   (or: ontogeny ui), then http://127.0.0.1:5000"

@@ -45,3 +45,18 @@ def new_table(title: str, *columns: str, narrow: bool = False) -> Table:
         words = name in _WORDS
         table.add_column(name, justify="left" if words else "right", no_wrap=narrow)
     return table
+
+
+def plain(cell: Any) -> str:
+    """A text without rich's marks."""
+    from rich.text import Text
+
+    return Text.from_markup(str(cell)).plain
+
+
+def markdown(table: Table) -> str:
+    """The same table for a Markdown file, without its title."""
+    columns = [[str(column.header), *map(plain, column.cells)] for column in table.columns]
+    marks = [":--" if column.justify == "left" else "--:" for column in table.columns]
+    head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in zip(*columns))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
