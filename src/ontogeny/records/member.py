@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "manifest.json"
-SCHEMA = 2
+SCHEMA = 3
 """Raised when the layout changes so that older files can no longer be read."""
 _STEPS_A_FILE = 16
 _ESTIMATES = tuple(f.name for f in fields(Behaviour) if f.name != "examples")

@@ -26,6 +26,7 @@ from ontogeny.records import (
 )
 from ontogeny.records.files import replacing
 from ontogeny.records.mechanism import mechanism_schemas
+from ontogeny.records.member import SCHEMA
 from support.record_examples import NAN, member_record, ref
 
 
@@ -177,3 +178,15 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "manifest.json", manifest | {"schema": 0})
     with pytest.raises(OntogenyError, match="schema 0"):
         read_member(tmp_path)
+
+
+def test_another_layout_has_another_number(tmp_path: Path) -> None:
+    """A file or a column more or less: then older records cannot be read, and `SCHEMA` has to say so."""
+    from pyarrow import parquet
+
+    write_member(tmp_path, member_record(range(1)))
+    schemas = {path.name: parquet.read_schema(path) for path in sorted(tmp_path.glob("*.parquet"))}
+    layout = {name: [(field.name, str(field.type)) for field in schema] for name, schema in schemas.items()}
+    assert "stability_likeness.parquet" in layout
+    digest = hashlib.sha256(json.dumps(layout).encode()).hexdigest()[:16]
+    assert (SCHEMA, digest) == (3, "63b4be64871e37e0"), "raise SCHEMA in records/member.py, and put both here"
