@@ -38,7 +38,7 @@ def parts_table(claims: pd.DataFrame) -> Table:
         table.add_column(name, justify="right" if name == "statistic" else "left", overflow="fold")
     for row in claims[claims["about"] != ALL].to_dict("records"):
         cells = _cells(row) | {"about": str(row["about"])}
-        table.add_row(*(cells[column.header] for column in table.columns))
+        table.add_row(*(cells[str(column.header)] for column in table.columns))
     return table
 
 
