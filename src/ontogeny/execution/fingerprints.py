@@ -10,6 +10,7 @@ import hashlib
 import json
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 VERSIONS = {"training": "1", "examination": "1", "tuning": "1", "transfer": "1"}
 """Raised when the same settings give other results; those of the analyses are in `ontogeny.analysis`. A test holds all
@@ -26,3 +27,22 @@ def fingerprint(**facts: object) -> str:
 def torch_version() -> str:
     """Version of torch without its build (``+cpu``), read without importing it."""
     return version("torch").split("+")[0]
+
+
+@cache
+def sources(*packages: str) -> str:
+    """Digest of some of our own packages: for what is kept as long as the code that made it is the same."""
+    digest, root = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def content(folder: Path) -> str:
+    """Digest of the files of a folder, by name."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            own = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder)} {own}\n".encode())
+    return digest.hexdigest()

@@ -36,7 +36,7 @@ from ontogeny.series.size import size_correlations, size_points
 from ontogeny.series.stability import stability_table
 from ontogeny.series.summary import dvc_metrics, summary
 from ontogeny.series.table import COLUMNS, final_step, headline, tidy
-from ontogeny.series.trajectory import Trajectory, follow
+from ontogeny.series.trajectory import Trajectory, follow, join
 from ontogeny.series.transfer import COMPARED, ablation_table, alikeness, sets_beaten, transfer_measures, transfer_table
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "follow",
     "handovers",
     "headline",
+    "join",
     "leading_head",
     "measures",
     "mechanism_measures",

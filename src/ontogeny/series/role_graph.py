@@ -10,6 +10,7 @@ role, `other heads` (that hold none), `mlps`, `logits`. A head of several roles 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Final
@@ -40,7 +41,7 @@ def role_graph_table(records: Sequence[MemberRecord]) -> pd.DataFrame:
     """
     rows: list[tuple[object, ...]] = []
     for record in records:
-        for task, analysis in _last_circuits(record).items():
+        for task, analysis in last_circuits(record).items():
             groups, inside, every = _graphs(analysis, task, analysis.holders)
             ref = analysis.ref
             who = (ref.suite, ref.member, ref.scale, ref.seed, analysis.model.parameters, task, ref.step, ref.tokens)
@@ -59,14 +60,14 @@ def role_graph_likeness(records: Sequence[MemberRecord], draws: int, seed: int) 
     percentile of the likeness. Without a role that is held in both, `groups` is 0: then only heads, MLPs, input and
     logits are told apart.
     """
-    rng = np.random.default_rng(seed)
-    last = [(record.member, task, a) for record in records for task, a in _last_circuits(record).items()]
+    last = [(record.member, task, a) for record in records for task, a in last_circuits(record).items()]
     rows: list[tuple[object, ...]] = []
     for (member, task, one), (other, of, two) in combinations(last, 2):
         if task != of:
             continue
         roles = tuple(dict.fromkeys([*one.holders, *two.holders]))
         theirs = _graphs(two, task, two.holders, roles)[1]
+        rng = np.random.default_rng([seed, zlib.crc32(f"{task}/{member}/{other}".encode())])
         alike = float(np.minimum(_graphs(one, task, one.holders, roles)[1], theirs).sum())
         null = [
             float(np.minimum(_graphs(one, task, _shuffled(one, rng), roles)[1], theirs).sum()) for _ in range(draws)
@@ -120,9 +121,9 @@ def _shuffled(analysis: CheckpointAnalysis, rng: np.random.Generator) -> dict[st
     return {role: [(layer, int(to[layer][head])) for layer, head in heads] for role, heads in analysis.holders.items()}
 
 
-def _last_circuits(record: MemberRecord) -> dict[str, CheckpointAnalysis]:
-    """Task -> the last checkpoint that found a circuit and knows its roles."""
-    return dict(_in_order(record))
+def last_circuits(record: MemberRecord) -> dict[str, CheckpointAnalysis]:
+    """Task (in alphabetical order) -> the last checkpoint that found a circuit and knows its roles."""
+    return dict(sorted(dict(_in_order(record)).items()))
 
 
 def _in_order(record: MemberRecord) -> Iterator[tuple[str, CheckpointAnalysis]]:

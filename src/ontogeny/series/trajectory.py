@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,19 +12,14 @@ from ontogeny.core.results import ModelFacts
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord, TransferRecord
 from ontogeny.series.claims import Evidence, claims_table, judge
-from ontogeny.series.emergence import Emergence, emergence_table, emergences
-from ontogeny.series.fluctuation import change_table, fluctuation_table, fluctuations
-from ontogeny.series.onset import BEFORE_FIRST, FOUND, NEVER
-from ontogeny.series.persistence import role_survival
-from ontogeny.series.quantities import EDGES, NODES
-from ontogeny.series.role_graph import role_graph_likeness, role_graph_table
-from ontogeny.series.roles import handovers, role_emergences, role_onsets, role_table, role_turnover
+from ontogeny.series.emergence import emergence_table
+from ontogeny.series.fluctuation import change_table, fluctuation_table
+from ontogeny.series.parts import Part, part_of, together
+from ontogeny.series.role_graph import role_graph_likeness
+from ontogeny.series.roles import role_onsets
 from ontogeny.series.scale import onset_differences, onset_trend
-from ontogeny.series.similarity import similarity
 from ontogeny.series.size import size_correlations, size_points
-from ontogeny.series.stability import stability_table
 from ontogeny.series.summary import summary
-from ontogeny.series.table import headline, tidy
 from ontogeny.series.transfer import ablation_table, alikeness, sets_beaten, transfer_measures, transfer_table
 
 
@@ -92,45 +86,48 @@ def follow(
         selection: how circuits of matched sizes are chosen; the study's own rule.
         transfers: the members' circuits in other models, and their role heads ablated.
     """
-    numbers = tidy(records)
-    abilities = emergences(headline(numbers), params, confidence=confidence)
-    roles = role_emergences(records, params)
-    onsets, heads = emergence_table(abilities), role_table(records)
-    changing = fluctuations(numbers[numbers["quantity"].isin([EDGES, NODES])], params, since=_starts(abilities))
-    points = size_points(numbers, _models(records), abilities)
-    carried, ablated = transfer_table(transfers, records), ablation_table(transfers, records)
-    evidence = Evidence(numbers, abilities, roles, heads, points, sets_beaten(ablated), confidence)
-    likeness = similarity(records, params, selection=selection)
-    parts = [numbers, likeness, role_turnover(records), transfer_measures(carried, ablated)]
-    table = pd.concat(parts, ignore_index=True)
+    parts = [part_of([record], params, confidence=confidence, selection=selection) for record in records]
+    return join(parts or [part_of([], params)], params, confidence=confidence, transfers=transfers)
+
+
+def join(
+    parts: Sequence[Part],
+    params: TrajectoryParams,
+    *,
+    confidence: float = 0.95,
+    transfers: Sequence[TransferRecord] = (),
+) -> Trajectory:
+    """The tables of members whose parts are there, at least one; arguments as of `follow`."""
+    whole = together(parts)
+    carried, ablated = transfer_table(transfers, whole.records), ablation_table(transfers, whole.records)
+    points = size_points(whole.numbers, _models(whole.records), whole.abilities)
+    evidence = Evidence(
+        whole.numbers, whole.abilities, whole.roles, whole.heads, points, sets_beaten(ablated), confidence
+    )
+    tidy_ones = [whole.numbers, whole.likeness, whole.turnover, transfer_measures(carried, ablated)]
+    onsets = emergence_table(whole.abilities)
     return Trajectory(
-        table=table,
-        heads=heads,
+        table=pd.concat(tidy_ones, ignore_index=True),
+        heads=whole.heads,
         onsets=onsets,
-        role_onsets=role_onsets(roles),
-        differences=onset_differences([*abilities, *roles], params),
-        trend=onset_trend([*abilities, *roles], params),
-        fluctuation=fluctuation_table(changing),
-        changes=change_table(changing),
+        role_onsets=role_onsets(whole.roles),
+        differences=onset_differences([*whole.abilities, *whole.roles], params),
+        trend=onset_trend([*whole.abilities, *whole.roles], params),
+        fluctuation=fluctuation_table(whole.sizes),
+        changes=change_table(whole.sizes),
         sizes=points,
         size_correlations=size_correlations(points),
-        summary=summary(numbers, onsets),
-        stability=stability_table(records, table, params, selection),
-        survival=role_survival(heads, params.sustain, seed=params.seed),
-        role_graph=role_graph_table(records),
-        role_graph_likeness=role_graph_likeness(records, params.null_circuits, params.seed),
-        handovers=handovers(records, params),
+        summary=summary(whole.numbers, onsets),
+        stability=whole.stability,
+        survival=whole.survival,
+        role_graph=whole.role_graph,
+        role_graph_likeness=role_graph_likeness(whole.records, params.null_circuits, params.seed),
+        handovers=whole.handovers,
         transfers=carried,
         ablations=ablated,
         alikeness=alikeness(carried),
         claims=claims_table(judge(evidence, params), params.claims),
     )
-
-
-def _starts(abilities: Sequence[Emergence]) -> dict[tuple[str, str], float]:
-    """(member, task) -> tokens from which on its sizes count: never without an onset."""
-    first = {FOUND: 0.0, BEFORE_FIRST: 0.0, NEVER: math.inf}
-    return {(str(e.who["member"]), str(e.who["task"])): e.onset.tokens or first[e.onset.status] for e in abilities}
 
 
 def _models(records: Sequence[MemberRecord]) -> dict[str, ModelFacts]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ontogeny.core.errors import OntogenyError
-from ontogeny.execution.fingerprints import fingerprint
+from ontogeny.execution.fingerprints import fingerprint, sources
 from ontogeny.execution.jobs import Job, Report
 from ontogeny.execution.pool import run_jobs
 from ontogeny.execution.progress import progress_of
@@ -78,16 +77,6 @@ def _table(picture: Picture) -> bytes:
 
 def _place(folder: Path, picture: Picture, table: bytes, settings: FiguresParams) -> Path:
     rows, look = hashlib.sha256(table).hexdigest(), settings.model_dump(mode="json")
-    key = fingerprint(kind="figure", figure=picture.kind, rows=rows, look=look, code=_code())
+    code = [sources("figures"), version("matplotlib")]
+    key = fingerprint(kind="figure", figure=picture.kind, rows=rows, look=look, code=code)
     return folder / key[:2] / f"{key}.zip"
-
-
-@cache
-def _code() -> str:
-    """Digest of what draws."""
-    import ontogeny.figures
-
-    digest = hashlib.sha256(version("matplotlib").encode())
-    for path in sorted(Path(ontogeny.figures.__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -122,6 +122,60 @@ def test_only_pictures_whose_rows_or_look_changed_are_drawn_again(
     assert asked[1:] == [["figure behaviour", "figure role_map/small-s0"]], "deep-s0's roles are as they were"
 
 
+def test_only_members_whose_record_changed_are_followed_again(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def watched(jobs, *rest):
+        asked.append([job.name for job in jobs])
+        return run_jobs(jobs, *rest)
+
+    def tables() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in study.trajectories.iterdir()}
+
+    monkeypatch.setattr("ontogeny.stages.trajectory.run_jobs", watched)
+    trajectory.run(study, None)
+    assert asked == [["series of small-s0", "series of deep-s0", "series of wide-s0"]]
+    first = tables()
+    trajectory.run(study, None)
+    assert len(asked) == 1, "nothing changed"
+    assert tables() == first
+
+    write_member(study.analyses("small-s0"), member("small", STEPS[:-1]))
+    trajectory.run(study, None)
+    assert asked[1:] == [["series of small-s0"]]
+    changed = tables()
+    shutil.rmtree(study.places.cache / "series")
+    trajectory.run(study, None)
+    assert len(asked[-1]) == 3
+    assert tables() == changed, "as if it had been computed from nothing"
+    assert changed != first
+
+    rules = study.params.trajectory
+    stricter = rules.model_copy(update={"claims": rules.claims.model_copy(update={"alike_octaves": 0.01})})
+    params = study.params.model_copy(update={"trajectory": stricter})
+    trajectory.run(Study(params, study.places), None)
+    assert len(asked) == 3, "rules of claims are not about single members"
+    assert tables()["claims.json"] != changed["claims.json"]
+    later = study.params.model_copy(update={"trajectory": rules.model_copy(update={"sustain": 3})})
+    trajectory.run(Study(later, study.places), None)
+    assert len(asked[3]) == 3
+
+
+def test_a_damaged_part_is_computed_again_and_a_broken_record_is_named(
+    study: Study, caplog: pytest.LogCaptureFixture
+) -> None:
+    trajectory.run(study, None)
+    whole = (study.trajectories / "table.parquet").read_bytes()
+    victim = sorted((study.places.cache / "series").rglob("*.pickle"))[0]
+    victim.write_bytes(victim.read_bytes()[:100])
+    trajectory.run(study, None)
+    assert f"{victim} cannot be read" in caplog.text
+    assert (study.trajectories / "table.parquet").read_bytes() == whole
+    (study.analyses("deep-s0") / "behaviour.parquet").write_bytes(b"nothing")
+    with pytest.raises(OntogenyError, match=r"series of deep-s0: .*deep-s0/behaviour.parquet cannot be read"):
+        trajectory.run(study, None)
+
+
 def test_a_picture_that_cannot_be_drawn_is_named(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = dataclasses.replace(FIGURES["behaviour"], rows=lambda *_: pd.DataFrame({"wrong": [1]}))
     monkeypatch.setattr("ontogeny.figures.FIGURES", {"behaviour": broken})
