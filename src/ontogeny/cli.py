@@ -164,7 +164,7 @@ def stage(
 
 @app.command()
 def work(
-    stage: Annotated[str, typer.Argument(help="checkpoints or analyse.")],
+    stage: Annotated[str, typer.Argument(help="checkpoints, analyse or transfer.")],
     shard: Annotated[str, typer.Option(help="i/n: do the jobs i, i + n, i + 2 n, ... (i from 0).")] = "0/1",
     profile: ProfileOption = None,
 ) -> None:

@@ -41,14 +41,13 @@ Analyses = Mapping[int, CheckpointAnalysis]
 def run(study: Study, item: str | None) -> None:
     """Write data/transfer/MEMBER and data/failures/transfer-MEMBER.json."""
     assert item is not None
-    sides = {member: _side(study, member) for member in (item, *mates_of(item, study.params.suite.members))}
+    sides = _sides(study, item)
     works = _works(study, item, sides)
     due = [work for work in works if not work.is_done]
-    first = [job for work in due for mate in work.mates.values() if (job := roles_job(mate)) is not None]
-    batches = [jobs for jobs in (first, [transfer_job(work) for work in due]) if jobs]
+    batches = [jobs for jobs in (roles_first(due), [transfer_job(work) for work in due]) if jobs]
     ahead = study.source.ahead([work.at.ref for work in due])
     with ahead, progress_of(f"Carrying circuits of {item}", batches[0] if batches else ()) as progress:
-        outcomes = study.executor().run(_next_of(batches), progress, lambda: _next_of(batches))
+        outcomes = study.executor().run(next_of(batches), progress, lambda: next_of(batches))
     errors = {outcome.job.name: outcome.error for outcome in outcomes if outcome.error is not None}
     failures = [
         Failure(item, work.at.ref.step, work.at.ref.path, errors[transfer_job(work).name])
@@ -61,6 +60,22 @@ def run(study: Study, item: str | None) -> None:
     )
     study.write_failures(f"transfer-{item}", failures)
     log.info("%s: %d anchors, %d done now, %d failed.", item, len(works), len(due) - len(failures), len(failures))
+
+
+def anchors_of(study: Study, member: str) -> list[TransferWork]:
+    """The work at each anchor of a member that was analysed."""
+    return _works(study, member, _sides(study, member))
+
+
+def roles_first(works: Sequence[TransferWork]) -> list[Job]:
+    """What has to be done before `works`: measuring the roles of other seeds, each once."""
+    jobs = [job for work in works for mate in work.mates.values() if (job := roles_job(mate)) is not None]
+    return list({job.name: job for job in jobs}.values())
+
+
+def next_of(batches: list[list[Job]]) -> list[Job]:
+    """The jobs that come next, taken from `batches`; none when nothing is left."""
+    return batches.pop(0) if batches else []
 
 
 def mates_of(member: str, members: Sequence[str]) -> tuple[str, ...]:
@@ -89,6 +104,11 @@ class _Side:
         """Of the search for a circuit."""
         analysis = self.analyses.get(step)
         return "not analysed" if analysis is None or task not in analysis.tasks else analysis.tasks[task].circuit.status
+
+
+def _sides(study: Study, member: str) -> dict[str, _Side]:
+    """The member and the other seeds of its scale."""
+    return {each: _side(study, each) for each in (member, *mates_of(member, study.params.suite.members))}
 
 
 def _side(study: Study, member: str) -> _Side:
@@ -129,11 +149,6 @@ def _works(study: Study, member: str, sides: Mapping[str, _Side]) -> list[Transf
             )
         )
     return found
-
-
-def _next_of(batches: list[list[Job]]) -> list[Job]:
-    """The jobs that come next: mates' roles first, then what is measured with them."""
-    return batches.pop(0) if batches else []
 
 
 def _holders(side: _Side, step: int, tasks: Sequence[str]) -> dict[str, dict[str, tuple[Head, ...]]]:

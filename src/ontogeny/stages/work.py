@@ -17,10 +17,12 @@ from ontogeny.execution.analyses import analysis_job
 from ontogeny.execution.jobs import Job
 from ontogeny.execution.progress import progress_of
 from ontogeny.execution.training import is_complete, training_job
+from ontogeny.execution.transfers import transfer_job
 from ontogeny.models.checkpoints import TrainedSource
 from ontogeny.stages.analyse import works_of
 from ontogeny.stages.checkpoints import trainings_of
 from ontogeny.stages.study import Study
+from ontogeny.stages.transfer import anchors_of, next_of, roles_first
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ class Piece(NamedTuple):
 
     is_done: Callable[[], bool]
     job: Callable[[], Job]
+    before: Callable[[], list[Job]] = list
+    """Jobs that must be done first; other pieces may name the same ones."""
 
 
 def parse_shard(text: str) -> Shard:
@@ -61,7 +65,11 @@ def pieces_of(study: Study, stage: str) -> list[Piece]:
     Raises:
         OntogenyError: the stage has no jobs that can be shared, or what it needs is not there yet.
     """
-    kinds: dict[str, Callable[[Study], list[Piece]]] = {"checkpoints": _trainings, "analyse": _analyses}
+    kinds: dict[str, Callable[[Study], list[Piece]]] = {
+        "checkpoints": _trainings,
+        "analyse": _analyses,
+        "transfer": _transfers,
+    }
     if stage not in kinds:
         raise OntogenyError(f"There is no work to share in a stage {stage!r}; choose from {', '.join(kinds)}.")
     return kinds[stage](study)
@@ -75,11 +83,14 @@ def share(pieces: Sequence[Piece], shard: Shard) -> list[Piece]:
 def run_shard(study: Study, stage: str, shard: Shard) -> bool:
     """Do one share; whether every job of it ended well."""
     mine = share(pieces_of(study, stage), shard)
-    jobs = [piece.job() for piece in mine if not piece.is_done()]
+    due = [piece for piece in mine if not piece.is_done()]
+    before = {job.name: job for piece in due for job in piece.before()}
+    jobs = [piece.job() for piece in due]
+    batches = [batch for batch in (list(before.values()), jobs) if batch]
     title = f"{stage} {shard.number}/{shard.of}"
-    with progress_of(title, jobs) as progress:
-        outcomes = study.executor().run(jobs, progress)
-    failed = sum(outcome.error is not None for outcome in outcomes)
+    with progress_of(title, batches[0] if batches else ()) as progress:
+        outcomes = study.executor().run(next_of(batches), progress, lambda: next_of(batches))
+    failed = sum(outcome.error is not None for outcome in outcomes if outcome.job.name not in before)
     log.info("%s: %d jobs, %d done now, %d failed.", title, len(mine), len(jobs) - failed, failed)
     return failed == 0
 
@@ -98,3 +109,12 @@ def _analyses(study: Study) -> list[Piece]:
     """Of all members; the last checkpoints first, as the stage does."""
     works = [work for member in study.params.suite.members for work in reversed(works_of(study, member))]
     return [Piece(lambda w=w: w.is_done, lambda w=w: analysis_job(w)) for w in works]  # type: ignore[misc]
+
+
+def _transfers(study: Study) -> list[Piece]:
+    """Of all members: an anchor checkpoint each."""
+    works = [work for member in study.params.suite.members for work in anchors_of(study, member)]
+    return [
+        Piece(lambda w=w: w.is_done, lambda w=w: transfer_job(w), lambda w=w: roles_first([w]))  # type: ignore[misc]
+        for w in works
+    ]

@@ -1,16 +1,20 @@
 """The stage `transfer` on models that compute the same under other names, and on one that has learnt nothing."""
 
 import math
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from ontogeny.core.transfer import Transfer
 from ontogeny.execution import transfers
+from ontogeny.execution.jobs import Job, Outcome
 from ontogeny.records import Failure, MemberRecord, read_json, read_member, read_transfer, write_member
 from ontogeny.records.datasets import Checkpoints, write_checkpoints
 from ontogeny.stages import analyse, transfer
 from ontogeny.stages.study import Study
+from ontogeny.stages.work import Shard, run_shard
 from support.letters_study import STEPS, TASK, TO, Here, damage, letters_study
 
 MEMBERS = ("small-s0", "small-s1")
@@ -132,6 +136,41 @@ def test_a_damaged_anchor_fails_alone_and_is_done_again(study: Study, monkeypatc
     transfer.run(study, "small-s0")
     assert read_json(study.failures / "transfer-small-s0.json") == []
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_shards_leave_nothing_to_do(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each anchor once, the roles of other seeds first; the stage then puts the same bytes together."""
+    executor = Watched()
+    monkeypatch.setitem(transfer.ROLES_OF_TASKS, TASK, ("previous_token", "name_mover"))  # type: ignore[misc]
+    monkeypatch.setattr(Study, "executor", lambda _: executor)
+    before = {path: path.read_bytes() for member in MEMBERS for path in study.transfers(member).iterdir()}
+    shutil.rmtree(study.places.jobs)
+    assert run_shard(study, "transfer", Shard(0, 2))
+    assert run_shard(study, "transfer", Shard(1, 2))
+    anchors = [name for name in executor.done if not name.endswith("roles")]
+    assert sorted(anchors) == sorted(f"{member} step {step}" for member in MEMBERS for step in STEPS)
+    measured = [name for name in executor.done if name.endswith("roles")]
+    assert len(measured) == len(set(measured)) > 0
+    last = executor.done.index("small-s0 step 32")
+    assert "small-s1 step 32 roles" in executor.done[:last], "they are compared with"
+    assert run_shard(study, "transfer", Shard(0, 1))
+    monkeypatch.delattr(transfers, "opened_checkpoint")
+    for member in MEMBERS:
+        transfer.run(study, member)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+class Watched(Here):
+    """Remembers what it did."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def run(self, jobs: Sequence[Job], progress: object, more: Callable[[], Sequence[Job]] = tuple) -> list[Outcome]:
+        """As `Here`."""
+        outcomes = super().run(jobs, progress, more)
+        self.done += [outcome.job.name for outcome in outcomes]
+        return outcomes
 
 
 def test_other_seeds_of_the_scale_are_mates() -> None:

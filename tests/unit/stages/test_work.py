@@ -62,7 +62,9 @@ def test_shards_have_each_piece_exactly_once(of: int) -> None:
 
 def test_stages_without_shared_jobs_are_refused(tmp_path: Path) -> None:
     study = small_study(tmp_path / "study", 1)
-    with pytest.raises(OntogenyError, match=r"no work to share in a stage 'tune'; choose from checkpoints, analyse"):
+    with pytest.raises(
+        OntogenyError, match=r"no work to share in a stage 'tune'; choose from checkpoints, analyse, transfer"
+    ):
         pieces_of(study, "tune")
 
 
