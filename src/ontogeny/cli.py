@@ -232,8 +232,11 @@ def series(
     sizes: Annotated[str, typer.Option(help="Metrics that are sizes: fluctuation, not onset.")] = "edges,nodes,size",
 ) -> None:
     """When abilities appear in anybody's checkpoints, how models differ, and how sizes fluctuate."""
-    from ontogeny.stages.series import examine, parse_pairs, print_findings, rule_params, write_findings
+    from ontogeny.stages.series import check_folder, examine, parse_pairs, rule_params, write_findings
+    from ontogeny.stages.series_shown import print_findings
 
+    folder = out or Path(f"series-{file.stem}")
+    check_folder(folder)
     found = examine(
         file,
         rule_params(rule),
@@ -243,7 +246,7 @@ def series(
         chance=chance,
         sizes=[name.strip() for name in sizes.split(",")],
     )
-    print_findings(found, write_findings(found, out or Path(f"series-{file.stem}")))
+    print_findings(found, write_findings(found, folder))
 
 
 @app.command()

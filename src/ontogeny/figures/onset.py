@@ -164,11 +164,13 @@ def _size_line(axes: Axes, sizes: pd.DataFrame, changes: pd.DataFrame, colour: s
 
 
 def _styled(rows: pd.DataFrame) -> pd.DataFrame:
-    """With the look of each model; a panel's name goes to `task`. Models whose size is unknown are ranked by name."""
+    """With the look of each model; a panel's name goes to `task`. Models whose size is unknown come last, by name.
+
+    Names are somebody's text: their dollar signs begin no formula.
+    """
+    words = {name: rows[name].str.replace("$", r"\$", regex=False) for name in ("member", "scale", "task", "quantity")}
+    rows = rows.assign(**words, parameters=rows["parameters"].astype("Float64").astype(float))
     several = rows.groupby("task")["quantity"].nunique().max() > 1 if len(rows) else False
-    titles = rows["task"] + ", " + rows["quantity"] if several else rows["task"]
-    ranks = {scale: place for place, scale in enumerate(sorted(rows["scale"].unique()))}
-    known = rows["parameters"].astype("Float64")
-    ranked = known.fillna(rows["scale"].map(ranks).astype("Float64")) if known.isna().any() else known
-    named = rows.assign(task=titles, parameters=ranked.astype(float))
-    return styled(named, named)
+    named = rows.assign(task=rows["task"] + ", " + rows["quantity"] if several else rows["task"])
+    ranks = {scale: -place for place, scale in enumerate(sorted(rows["scale"].unique()))}
+    return styled(named, named.fillna({"parameters": named["scale"].map(ranks)}))

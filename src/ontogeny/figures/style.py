@@ -167,14 +167,14 @@ def member_labels(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def member_handles(rows: pd.DataFrame) -> list[Line2D]:
-    """Legend entries: each scale with its number of parameters, then each seed if there are several."""
+    """Legend entries: each scale with its number of parameters if known, then each seed if there are several."""
     styles = member_styles(rows)
     firsts = rows.drop_duplicates("member").set_index("member").loc[list(styles)]
     handles: list[Line2D] = []
     for scale, parameters in zip(firsts["scale"], firsts["parameters"]):
         if not any(handle.get_gid() == scale for handle in handles):
             style = styles[firsts.index[firsts["scale"] == scale][0]] | {"linestyle": "-"}
-            label = f"{scale} ({short(float(parameters))})"
+            label = scale if pd.isna(parameters) else f"{scale} ({short(float(parameters))})"
             handles.append(Line2D([], [], **style, markeredgewidth=0, markersize=5.5, label=label, gid=scale))
     for handle in handles:
         handle.set_gid(None)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -15,14 +18,15 @@ from ontogeny.records.files import replacing, write_json
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from rich.console import Console
-    from rich.table import Table
 
     from ontogeny.params import TrajectoryParams
     from ontogeny.series import Emergence, External, Fluctuation
 
 SIZES: Final = ("edges", "nodes", "size")
 """Metrics that count parts of a circuit: their question is fluctuation, not onset."""
+_SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_LONGEST: Final = 40
+"""Letters of a suite's name in a file's name."""
 _DPI: Final = 130
 
 
@@ -106,19 +110,46 @@ def examine(
 
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """A CSV as it stands.
+    """A CSV as it stands, every cell as text, blank lines as rows without a value.
 
     Raises:
-        OntogenyError: it is not there, or no CSV.
+        OntogenyError: it is not there, or no CSV with commas in UTF-8, or has fields that no column is named for.
     """
     import pandas as pd
 
     try:
-        return pd.read_csv(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            header = list(pd.read_csv(file, nrows=0).columns)
+            apart = next((name for sign, name in _SEPARATORS.items() if len(header) == 1 and sign in header[0]), None)
+            if apart:
+                raise OntogenyError(f"{file}: its columns are separated by {apart}; expected commas.")
+            return pd.read_csv(
+                file, dtype=str, index_col=False, skip_blank_lines=False, skipinitialspace=True, low_memory=False
+            )
     except FileNotFoundError:
         raise OntogenyError(f"{file} does not exist: expected a CSV file.") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors and undecodable bytes are ValueErrors
-        raise OntogenyError(f"{file} cannot be read as CSV ({error}): expected a header and one row a value.") from None
+    except UnicodeDecodeError:
+        raise OntogenyError(f"{file} is not UTF-8: expected CSV in that encoding, save it so.") from None
+    except pd.errors.ParserWarning:
+        raise OntogenyError(f"{file} has rows of more fields than its header: expected a name for each.") from None
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        what = str(error).strip()
+        raise OntogenyError(f"{file} cannot be read as CSV ({what}): expected a header and one row a value.") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what cannot be a folder, before any work.
+
+    Raises:
+        OntogenyError: a file is in the way, or the name is none.
+    """
+    try:
+        os.listdir(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OntogenyError(f"--out {folder}: {error.strerror}; expected a new or an existing folder.") from None
 
 
 def write_findings(found: Findings, folder: Path) -> list[Path]:
@@ -131,8 +162,8 @@ def write_findings(found: Findings, folder: Path) -> list[Path]:
         with replacing(written[-1]) as temporary:
             table.to_csv(temporary, index=False)
     written.append(folder / "series.json")
-    plain = {name: [_plain(row) for row in table.to_dict("records")] for name, table in found.tables.items()}
-    write_json(written[-1], plain | {"counts": dict(found.read.counts), "notes": list(found.read.notes)})
+    rows_of = {name: [_plain(row) for row in table.to_dict("records")] for name, table in found.tables.items()}
+    write_json(written[-1], rows_of | {"counts": dict(found.read.counts), "notes": list(found.read.notes)})
     for name, rows, draw in _pictures(found):
         figure = draw(rows)
         for kind in ("png", "svg"):
@@ -140,21 +171,6 @@ def write_findings(found: Findings, folder: Path) -> list[Path]:
             with replacing(written[-1]) as temporary:
                 temporary.write_bytes(render(figure, kind, _DPI))
     return written
-
-
-def print_findings(found: Findings, written: Sequence[Path]) -> None:
-    """Tables on the terminal."""
-    from rich.console import Console
-
-    console = Console() if sys.stdout.isatty() else Console(width=150)
-    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found.read.counts.items())
-    console.print(f"{counts}, {len(found.abilities) + len(found.sizes):,} series", highlight=False)
-    for note in found.read.notes:
-        console.print(note, highlight=False)
-    for name, make in _TABLES.items():
-        if name in found.tables:
-            console.print(make(found.tables[name]))
-    _print_where(console, written)
 
 
 # --- Pictures and cells ---------------------------------------------------------------------------------------------
@@ -183,25 +199,36 @@ def _pictures(found: Findings) -> list[tuple[str, pd.DataFrame, Callable[[pd.Dat
 
     pictures: list[tuple[str, pd.DataFrame, Callable[[pd.DataFrame], Figure]]] = []
     table = found.read.table
-    for suite in dict.fromkeys(table["suite"]):
+    for suite, file in file_names(table["suite"].unique()).items():
         mine = [each for each in found.abilities if each.who["suite"] == suite]
         sizes = [each for each in found.sizes if each.who["suite"] == suite]
         here = table[table["suite"] == suite]
         if mine:
-            pictures.append((f"series-{suite}", series_rows(here, mine), draw_series))
-            pictures.append((f"onsets-{suite}", onset_rows(mine), draw_onsets))
+            pictures.append((f"series-{file}", series_rows(here, mine), draw_series))
+            pictures.append((f"onsets-{file}", onset_rows(mine), draw_onsets))
         if sizes:
             counted = here[here["quantity"].isin({each.who["quantity"] for each in sizes})]
-            pictures.append((f"sizes-{suite}", size_change_rows(counted, sizes), draw_size_changes))
+            pictures.append((f"sizes-{file}", size_change_rows(counted, sizes), draw_size_changes))
     return pictures
 
 
+def file_names(suites: Iterable[str]) -> dict[str, str]:
+    """What files of each suite are called: its letters, digits and `._-`, and a number where two would be alike."""
+    names: dict[str, str] = {}
+    for suite in suites:
+        bare = re.sub(r"[^\w.]+", "-", suite)[:_LONGEST].strip(".-") or "models"
+        taken = {name.casefold() for name in names.values()}
+        tried = (bare if number == 1 else f"{bare}-{number}" for number in count(1))
+        names[suite] = next(name for name in tried if name.casefold() not in taken)
+    return names
+
+
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """JSON values: what is missing or not finite is null."""
-    return {str(name): _value(cell) for name, cell in row.items()}
+    return {str(name): plain(cell) for name, cell in row.items()}
 
 
-def _value(cell: Any) -> Any:
+def plain(cell: Any) -> Any:
+    """A cell as a value of JSON: None where it is missing or not finite."""
     import pandas as pd
 
     if cell is None or pd.isna(cell):
@@ -209,107 +236,3 @@ def _value(cell: Any) -> Any:
     if hasattr(cell, "item"):
         cell = cell.item()
     return cell if not isinstance(cell, float) or math.isfinite(cell) else None
-
-
-def _onset_table(table: pd.DataFrame) -> Table:
-    return _rich(
-        "Onsets (tokens; interval at the params' confidence)",
-        ("model", "task", "metric", "onset", "step", "median", "interval", "plateau", "dip", "end", "used", "left out"),
-        [
-            (
-                row["member"], row["task"], row["quantity"], row["status"], _whole(row["step"]),
-                _tokens(row["onset_tokens"]), _between(row["onset_low"], row["onset_high"]),
-                _number(row["plateau"]) + (" rising" if row["plateau_status"] == "still rising" else ""),
-                "" if _value(row["dips"]) is None else "yes" if row["dips"] else "no",
-                _value(row["ending"]) or "", _whole(row["checkpoints"]), _whole(row["left_out"]),
-            )
-            for row in table.to_dict("records")
-        ],
-    )  # fmt: skip
-
-
-def _trend_table(table: pd.DataFrame) -> Table:
-    return _rich(
-        "Onset against size (slope: octaves of tokens an octave of parameters)",
-        ("suite", "task", "metric", "scales", "with onset", "slope", "interval", "no larger scale is earlier than"),
-        [
-            (
-                row["suite"], row["task"], row["quantity"], _whole(row["scales"]), _whole(row["with_onset"]),
-                _number(row["slope"]), f"{_number(row['slope_low'])} to {_number(row['slope_high'])}",
-                _value(row["stops_at"]) or str(row["status"]),
-            )
-            for row in table.to_dict("records")
-        ],
-    )  # fmt: skip
-
-
-def _fluctuation_table(table: pd.DataFrame) -> Table:
-    return _rich(
-        "Fluctuation (standard deviation over mean; jitter: from neighbouring checkpoints alone)",
-        ("model", "task", "metric", "mean", "variation", "interval", "jitter", "change points", "used", "left out"),
-        [
-            (
-                row["member"], row["task"], row["quantity"], _number(row["mean"]), _number(row["variation"]),
-                f"{_number(row['low'])} to {_number(row['high'])}", _number(row["jitter"]),
-                _whole(row["change_points"]), _whole(row["checkpoints"]), _whole(row["left_out"]),
-            )
-            for row in table.to_dict("records")
-        ],
-    )  # fmt: skip
-
-
-def _change_table(table: pd.DataFrame) -> Table:
-    return _rich(
-        "Change points (first checkpoint of a new level)",
-        ("model", "task", "metric", "step", "tokens", "interval", "before", "after"),
-        [
-            (
-                row["member"], row["task"], row["quantity"], _whole(row["step"]), _tokens(row["tokens"]),
-                _between(row["low"], row["high"]), _number(row["before"]), _number(row["after"]),
-            )
-            for row in table.to_dict("records")
-        ],
-    )  # fmt: skip
-
-
-_TABLES: Final[Mapping[str, Callable[[pd.DataFrame], Table]]] = {
-    "onsets": _onset_table,
-    "trend": _trend_table,
-    "fluctuation": _fluctuation_table,
-    "changes": _change_table,
-}
-
-
-def _rich(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        words = name in ("model", "suite", "task", "metric", "onset", "end", "dip", "no larger scale is earlier than")
-        table.add_column(name, justify="left" if words else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _print_where(console: Console, written: Sequence[Path]) -> None:
-    if written:
-        names = ", ".join(sorted(path.name for path in written if path.suffix != ".svg"))
-        console.print(f"In {written[0].parent}/: {names}", highlight=False)
-
-
-def _number(value: Any) -> str:
-    return "-" if _value(value) is None else f"{value:.3g}"
-
-
-def _whole(value: Any) -> str:
-    return "-" if _value(value) is None else f"{int(value):,}"
-
-
-def _tokens(value: Any) -> str:
-    return "-" if _value(value) is None else f"{value:.2e}"
-
-
-def _between(low: Any, high: Any) -> str:
-    return "-" if _value(low) is None else f"{_tokens(low)} to {_tokens(high)}"

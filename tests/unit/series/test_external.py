@@ -82,6 +82,46 @@ def test_rows_that_repeat_a_checkpoint_are_averaged_and_counted() -> None:
     assert read.counts["repeated"] == 1
 
 
+def test_a_value_counts_only_if_its_status_allows_it() -> None:
+    read = external_table(frame(status=["Failed", None, "found"]))
+    np.testing.assert_equal(read.table["value"].to_numpy(), [math.nan, 0.3, 0.4])
+    np.testing.assert_equal(read.table["low"].isna().to_numpy(), [True, False, True])  # the last has no standard error
+    assert read.table["status"].tolist() == ["failed", "measured", "found"]
+    assert read.counts == {"rows": 3, "repeated": 0, "missing": 1, "failed": 1}
+
+
+@pytest.mark.parametrize("values", [["0.2", "not_learned", "0.4"], ["0.2", "0.4", "not_learned"]])
+def test_a_word_and_a_value_at_one_checkpoint_are_both_counted(values: list[str]) -> None:
+    read = external_table(frame(step=[0, 1, 1], tokens=[0, 10, 10], value=values))
+    assert read.table["value"].tolist() == [0.2, 0.4]
+    assert read.table["status"].tolist() == ["measured", "measured"]
+    assert read.counts == {"rows": 3, "repeated": 1, "missing": 0, "not_learned": 1}
+
+
+def test_blanks_around_names_make_no_other_model_or_column() -> None:
+    read = external_table(frame(model=[" pythia-70m", "pythia-70m ", "pythia-70m"]).rename(columns={"step": " step "}))
+    assert set(read.table["member"]) == {"pythia-70m"}
+
+
+def test_models_come_by_size_whatever_their_order_in_the_file_and_last_without_one() -> None:
+    read = external_table(frame(model=["gpt2", "pythia-12b", "pythia-1.4b"]))
+    assert read.table["member"].tolist() == ["pythia-1.4b", "pythia-12b", "gpt2"]
+    assert read.table["parameters"].isna().tolist() == [False, False, True]
+
+
+def test_models_of_one_scale_and_size_are_taken_together() -> None:
+    """As `scale` alone says it, and where neither says a size; another size is refused, see below."""
+    assert len(external_table(frame(model=["a", "b", "c"], scale=["x"] * 3)).table) == 3
+    assert len(external_table(frame(model=["a", "b", "c"], scale=["x"] * 3, parameters=[7] * 3)).table) == 3
+
+
+def test_lines_are_those_of_the_file_though_some_are_blank() -> None:
+    blank = pd.concat([frame().iloc[:1], pd.DataFrame([{}, {}]), frame(step=[1, 2, "x"])], ignore_index=True)
+    with pytest.raises(OntogenyError, match="Line 7: column step holds text"):
+        external_table(blank)
+    assert external_table(blank.iloc[:5]).counts["rows"] == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [
@@ -96,6 +136,30 @@ def test_rows_that_repeat_a_checkpoint_are_averaged_and_counted() -> None:
         ({"tokens": [0, "many", "more"]}, {}, "Line 3: column tokens holds text (1 more rows like it)"),
         ({"stderr": [0.1, 0.1, -0.1]}, {}, "Line 4: a standard error is negative"),
         ({"task": ["sciq", None, "sciq"]}, {}, "Line 3: column task is empty"),
+        ({"model": ["pythia-70m", "  ", "pythia-70m"]}, {}, "Line 3: column model is empty; expected a name"),
+        ({"suite": ["a", None, "a"]}, {}, "Line 3: column suite is empty; expected a name"),
+        ({"step": [0, 1, "1e30"]}, {}, "Line 4: column step holds no whole number; expected 0, 1, 2, ... below 2^63"),
+        ({"tokens": [0, 1, 10**19]}, {}, "Line 4: column tokens holds no whole number"),
+        ({"tokens": [0, 1, 2**63]}, {}, "Line 4: column tokens holds no whole number"),
+        ({"tokens": None, "step": [0, 1, 10**15]}, {}, "Line 4: step × 2,097,152 tokens is not below 2^63"),
+        ({}, {"tokens_per_step": math.inf}, "--tokens-per-step is inf: expected a number above 0"),
+        ({}, {"tokens_per_step": 1e30}, "Line 3: step × 1,000,000,"),
+        ({"stderr": [0.1, math.inf, 0.1]}, {}, "Line 3: a standard error is negative or beyond 1e+100"),
+        ({"value": [0.1, 1e200, 0.1]}, {}, "Line 3: a value is beyond 1e+100; expected a number, nothing, or one of"),
+        ({"status": ["measured", "ok", None]}, {}, "Line 3: column status holds another word; expected nothing, or one "
+         "of measured, found, threshold_unmet, not_learned"),
+        ({"parameters": [1, 0, 1]}, {}, "Line 3: column parameters holds no size of a model; expected a number from 1"),
+        ({"parameters": [-5, 1, math.inf]}, {}, "Line 2: column parameters holds no size of a model (1 more rows"),
+        ({"model": ["a", "b", "b"], "scale": ["1b"] * 3, "parameters": [1000, 2000, 2000]}, {},
+         "Line 3: suite and scale are those of an earlier row, but not the parameters (1 more rows like it); expected "
+         "one size for each scale of a suite"),
+        ({"scale": ["1b"] * 3, "parameters": [1000, None, 1000]}, {}, "Line 3: suite and scale are those of an"),
+        ({"step": [0, 1, 1]}, {}, "Line 4: model, task, metric and step are those of an earlier row, but not the "
+         "tokens; expected the same tokens at one step"),
+        ({"Model": ["x"] * 3, "model": None}, {}, "No column model: the file has step, tokens, task, metric, value, "
+         "stderr, Model. Expected model, step, task, metric, value, and tokens and stderr if known. Rename with --map "
+         "model=Model (case counts)"),
+        ({"value ": [1] * 3}, {}, "Two columns are named 'value': rename one."),
         ({"tokens": None, "model": ["gpt2"] * 3}, {}, "No column tokens: expected the training tokens"),
         ({}, {"tokens_per_step": -1.0}, "--tokens-per-step is -1: expected a number above 0"),
         ({name: [] for name in frame()}, {}, "The file has no rows"),
