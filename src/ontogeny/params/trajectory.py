@@ -23,7 +23,7 @@ class ClaimsParams(Section):
     role_lost: Share = 0.5
     """C3: share of its maximum below which a head has lost its role."""
     task_holds: Share = 0.8
-    """C3: share of its running maximum from which on a task holds."""
+    """C3, C8: share of its running maximum, of its best level, from which on a task holds."""
     least_checkpoints: Annotated[int, Field(ge=4)] = 10
     """C3, C4, C6: after the last onset."""
     least_octaves: Annotated[float, Field(ge=0)] = 2.0
@@ -41,7 +41,7 @@ class ClaimsParams(Section):
     mlp_share: Share = 0.5
     """C12: share of a circuit's edges that leave MLPs above which MLPs dominate."""
     least_members: Annotated[int, Field(ge=2)] = 3
-    """C10, C12: members, the unit of replication."""
+    """C2, C10, C11, C12: members, the unit of replication."""
 
 
 class TrajectoryParams(Section):
@@ -60,6 +60,6 @@ class TrajectoryParams(Section):
     ewma_alpha: Fraction = 0.5
     matched_fractions: tuple[Fraction, ...] = (0.01, 0.02, 0.05)
     matched_floor: Annotated[int, Field(ge=1)] = 20
-    null_circuits: Annotated[int, Field(ge=2)] = 10
+    null_circuits: Annotated[int, Field(ge=2)] = 20
     """Random circuits, all pairs of which say how alike circuits are by chance."""
     claims: ClaimsParams = ClaimsParams()

@@ -19,7 +19,7 @@ from ontogeny.series.mechanism import (
 from ontogeny.series.nulls import RandomCircuits
 from ontogeny.series.onset import Onset, onset
 from ontogeny.series.palette import scale_colours
-from ontogeny.series.persistence import Survival, circuit_change, random_jaccard, role_survival, spells, survival
+from ontogeny.series.persistence import Survival, role_survival, spells, survival
 from ontogeny.series.quantities import (
     HEADLINE_SPLITS,
     Measure,
@@ -60,7 +60,6 @@ __all__ = [
     "alikeness",
     "behaviour_quantity",
     "change_table",
-    "circuit_change",
     "circuit_heads",
     "claim_metrics",
     "claims_tree",
@@ -84,7 +83,6 @@ __all__ = [
     "onset",
     "onset_differences",
     "onset_trend",
-    "random_jaccard",
     "role_emergences",
     "role_graph_likeness",
     "role_graph_table",

@@ -17,14 +17,11 @@ import numpy as np
 import pandas as pd
 
 from ontogeny.params import TrajectoryParams
-from ontogeny.series.onset import BEFORE_FIRST, FOUND, Onset, onset
+from ontogeny.series.onset import BEFORE_FIRST, FOUND, NEVER, Onset, onset, unevenness
 from ontogeny.series.rise import Rise, fit_rise
 
 SERIES: Final = ("suite", "member", "scale", "seed", "parameters", "task", "quantity")
 """The columns that say which series a row belongs to."""
-
-_ORDERED: Final = -2.33
-"""Standard normal quantile of 1 %."""
 
 Ending = Literal["kept", "lower", "lost"]
 
@@ -51,6 +48,8 @@ class End:
     """The last level."""
     kept: float
     """(final - base) / (best - base)."""
+    kept_error: float
+    """Its standard error."""
     ending: Ending
     """`lower`: more than 3 standard errors below the best; `lost`: below the onset's threshold, too; else `kept`."""
 
@@ -112,8 +111,14 @@ def emergences(
     ]
 
 
-def ordered(values: Sequence[float] | np.ndarray) -> bool:
-    """Whether neighbours are more alike than checkpoints in a random order would be, at 1 %.
+def onset_tokens(found: Sequence[Emergence]) -> dict[tuple[str, str], float]:
+    """(member, task) -> tokens from which on the ability is there: 0 before the first checkpoint, infinite if never."""
+    first = {FOUND: 0.0, BEFORE_FIRST: 0.0, NEVER: math.inf}
+    return {(str(e.who["member"]), str(e.who["task"])): e.onset.tokens or first[e.onset.status] for e in found}
+
+
+def ordered(values: Sequence[float] | np.ndarray, level: float = 0.01) -> bool:
+    """Whether neighbours are more alike than checkpoints in a random order would be, at `level`.
 
     Von Neumann's ratio, the sum of squared differences of neighbours over twice the sum of squares around the mean: in
     a random order its mean is 1 and its variance (n - 2) / (n^2 - 1).
@@ -124,7 +129,7 @@ def ordered(values: Sequence[float] | np.ndarray) -> bool:
     if count < 4 or around == 0:
         return False
     ratio = float((np.diff(finite) ** 2).sum()) / (2 * around)
-    return (ratio - 1) / math.sqrt((count - 2) / (count**2 - 1)) < _ORDERED
+    return (ratio - 1) / math.sqrt((count - 2) / (count**2 - 1)) < NormalDist().inv_cdf(level)
 
 
 def series_of(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -146,7 +151,7 @@ _ONSET: Final = list(Onset.__dataclass_fields__)
 _COLUMNS: Final = [
     *SERIES, "rule", *_ONSET, "gap_octaves", "onset_tokens", "onset_low", "onset_high", "agrees",
     "plateau", "plateau_tokens", "plateau_status", "lowest", "lowest_step", "dips", "below_zero",
-    "best", "final", "kept", "ending", "in_order",
+    "best", "final", "kept", "kept_error", "ending", "in_order",
 ]  # fmt: skip
 
 
@@ -238,7 +243,11 @@ def _dip(steps: np.ndarray, values: np.ndarray, errors: np.ndarray, base: float,
 
 
 def _end(values: np.ndarray, errors: np.ndarray, answer: Onset, params: TrajectoryParams) -> End | None:
-    """None where fewer than `sustain` checkpoints follow the onset."""
+    """None where fewer than `sustain` checkpoints follow the onset.
+
+    All checkpoints are measured on the same prompts, so that `kept` is off by what values after the onset differ by from
+    one to the next; of fewer than 4 values the standard errors stand in.
+    """
     length = params.sustain
     if len(values) < length:
         return None
@@ -249,4 +258,8 @@ def _end(values: np.ndarray, errors: np.ndarray, answer: Onset, params: Trajecto
     lower = best - final > params.standard_errors * math.hypot(error[at], error[-1])
     ending: Ending = "kept" if not lower else "lost" if final < answer.threshold else "lower"
     span = best - answer.base
-    return End(best, final, (final - answer.base) / span if span > 0 else math.nan, ending)
+    if not span > 0:
+        return End(best, final, math.nan, math.nan, ending)
+    kept, noise = (final - answer.base) / span, unevenness(values)
+    off = (noise, noise) if math.isfinite(noise) else (float(error[-1]), float(error[at]))
+    return End(best, final, kept, math.hypot(off[0], kept * off[1]) / span, ending)

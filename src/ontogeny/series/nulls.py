@@ -1,7 +1,7 @@
 """How alike circuits are by chance: selected as the real ones are, on shuffled scores (METHODS 5.4).
 
 Scores are shuffled among edges into readers of the same kind and layer, `draws` times; each shuffle is ranked once, and
-cut wherever circuits of some size are compared. Random *sets* of edges (`persistence.random_jaccard`) share less, for a
+cut wherever circuits of some size are compared. Random *sets* of edges share less, for a
 circuit must reach from the input to the logits.
 """
 

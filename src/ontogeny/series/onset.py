@@ -18,6 +18,8 @@ FOUND: Final = "found"
 OnsetStatus = Literal["found", "never", "before the first checkpoint"]
 _LEAST_FOR_SCATTER: Final = 20
 """Fewer differences would be outvoted by those beside a dip, a rise and a fall."""
+_LEAST: Final = 4
+"""Values below which nothing is known of their noise."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def onset(
         steps: training steps, ascending.
         tokens: tokens seen at those steps.
         values: the ability's measure; NaN is left out, and counted.
-        errors: standard errors of the values; where one is NaN the scatter stands in, and where that is NaN too, 0.
+        errors: standard errors of the values; where one is NaN the scatter stands in, or, of fewer than 20 values, what
+            neighbours differ by (`unevenness`). Without any of these there is no onset.
         params: the rule and its constants.
         chance: the value of a model that knows nothing.
         least_peak: what the peak must reach at least, e.g. the score that makes a head one of its role.
@@ -86,7 +89,7 @@ def onset(
     finite = np.isfinite(np.asarray(values, dtype=float))
     step, token = np.asarray(steps)[finite], np.asarray(tokens, dtype=float)[finite]
     value = np.asarray(values, dtype=float)[finite]
-    error = np.fmax(np.asarray(errors, dtype=float)[finite], scatter(value))
+    error = _noise(value, np.asarray(errors, dtype=float)[finite])
     counts = {"checkpoints": len(value), "left_out": left_out + int((~finite).sum())}
     if not len(value):
         return Onset(NEVER, "no checkpoint has a value", None, None, math.nan, math.nan, math.nan, **counts)
@@ -104,6 +107,8 @@ def onset(
     def never(reason: str) -> Onset:
         return Onset(NEVER, reason, None, None, *levels, **counts, noise=noise)
 
+    if math.isnan(noise) and not plain:
+        return never(f"fewer than {_LEAST} values, and no standard errors: noise could look like this")
     if not peak - base > needed:
         reason = f"the rise of {peak - base:.3g} is within {needed:.3g}, {params.standard_errors:g} standard errors"
         return never("the value is never above 0" if plain else reason)
@@ -135,6 +140,24 @@ def scatter(values: Sequence[float] | np.ndarray) -> float:
     if len(finite) < _LEAST_FOR_SCATTER:
         return math.nan
     return float(np.median(np.abs(np.diff(finite, 2))) / (NormalDist().inv_cdf(0.75) * math.sqrt(6)))
+
+
+def unevenness(values: Sequence[float] | np.ndarray) -> float:
+    """Standard deviation of the noise of few values: the median of |v[i] - v[i-1]| over 0.6745 sqrt(2).
+
+    A steady rise is noise to it, too, so that it rather says too much. NaN for fewer than 4 finite values.
+    """
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    if len(finite) < _LEAST:
+        return math.nan
+    return float(np.median(np.abs(np.diff(finite))) / (NormalDist().inv_cdf(0.75) * math.sqrt(2)))
+
+
+def _noise(value: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Standard error of each value; NaN where nothing is known."""
+    own = scatter(value)
+    return np.where(np.isfinite(errors), np.fmax(errors, own), own if math.isfinite(own) else unevenness(value))
 
 
 def _base(

@@ -6,7 +6,6 @@ member changes, those of the others stand (see `ontogeny.stages.trajectory`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -16,9 +15,8 @@ import pandas as pd
 from ontogeny.core.circuit import Selection
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
-from ontogeny.series.emergence import Emergence, emergences
+from ontogeny.series.emergence import Emergence, emergences, onset_tokens
 from ontogeny.series.fluctuation import Fluctuation, fluctuations
-from ontogeny.series.onset import BEFORE_FIRST, FOUND, NEVER
 from ontogeny.series.persistence import role_survival
 from ontogeny.series.quantities import EDGES, NODES
 from ontogeny.series.role_graph import last_circuits, role_graph_table
@@ -76,7 +74,7 @@ def part_of(
         role_graph=role_graph_table(records),
         abilities=tuple(abilities),
         roles=tuple(role_emergences(records, params)),
-        sizes=tuple(fluctuations(sizes, params, since=_starts(abilities))),
+        sizes=tuple(fluctuations(sizes, params, since=onset_tokens(abilities))),
         records=tuple(map(_thin, records)),
     )
 
@@ -118,9 +116,3 @@ def _thin(record: MemberRecord) -> MemberRecord:
         for analysis in record.analyses
     ]
     return replace(record, analyses=tuple(kept))
-
-
-def _starts(abilities: Sequence[Emergence]) -> dict[tuple[str, str], float]:
-    """(member, task) -> tokens from which on its sizes count: never without an onset."""
-    first = {FOUND: 0.0, BEFORE_FIRST: 0.0, NEVER: math.inf}
-    return {(str(e.who["member"]), str(e.who["task"])): e.onset.tokens or first[e.onset.status] for e in abilities}

@@ -1,9 +1,4 @@
-"""What stays: how long heads keep a role, and whether circuits differ by more than chance (METHODS 8.1, 8.3).
-
-The expected likeness of two circuits has two yardsticks. Two *random* sets of edges of the same sizes share some by
-chance; and the *same* model gives other circuits when its prompts are drawn again. A circuit has changed if it is less
-like its predecessor than resamples of one checkpoint are like each other.
-"""
+"""What stays: how long heads keep a role (METHODS 8.1)."""
 
 from __future__ import annotations
 
@@ -16,13 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from ontogeny.series.quantities import EDGES, similarity_quantity
-
-_KEYS: Final = ["suite", "member", "scale", "seed", "parameters", "task"]
 _OF_ROLE: Final = ["suite", "member", "scale", "seed", "parameters", "role"]
 _SHUFFLED: Final = ("shuffled_median_tokens", "longer_than_shuffled")
-RESAMPLED: Final = "stability/jaccard"
-"""Likeness of two resamples' circuits at one checkpoint, with its quantiles."""
 
 
 class Spell(NamedTuple):
@@ -136,64 +126,3 @@ def _lasting(found: Survival) -> float:
     if found.spells == 0:
         return 0.0
     return found.median if math.isfinite(found.median) else math.inf
-
-
-class Chance(NamedTuple):
-    """Jaccard index of two random sets."""
-
-    mean: float
-    p95: float
-
-
-def random_jaccard(edges: int, one: int, other: int) -> Chance:
-    """Of two sets of `one` and `other` edges drawn without regard to each other from `edges`: exact.
-
-    What they share is hypergeometric; the index is shared / (one + other - shared). Random *circuits* share a little
-    more, because edges near the logits are reached first: this is a lower yardstick.
-    """
-    from scipy.special import gammaln
-
-    if min(one, other) < 1 or max(one, other) > edges:
-        return Chance(math.nan, math.nan)
-    shared = np.arange(max(0, one + other - edges), min(one, other) + 1)
-    left = (shared, one - shared, other - shared, edges - one - other + shared)
-    log_weight = -sum(gammaln(count + 1.0) for count in left)  # binomials, but for what does not depend on `shared`
-    weight = np.exp(log_weight - log_weight.max())
-    weight /= weight.sum()
-    index = shared / (one + other - shared)
-    at = min(int(np.searchsorted(weight.cumsum(), 0.95)), len(shared) - 1)
-    return Chance(float(weight @ index), float(index[at]))
-
-
-def circuit_change(table: pd.DataFrame, graph_edges: dict[str, int]) -> pd.DataFrame:
-    """Each circuit against its predecessor and the two yardsticks; one row a checkpoint with both circuits.
-
-    `verdict`: `changed` (less like its predecessor than the interval of pairs of resamples, of either checkpoint),
-    `as resamples`, or `undecided` where circuits were not resampled. `like_random` is True where the index is no
-    better than 95 % of pairs of random sets.
-
-    Args:
-        table: as `series.follow` makes it.
-        graph_edges: member -> edges of its graph.
-    """
-    index = [*_KEYS, "step", "tokens"]
-    names = {EDGES: "size", similarity_quantity("edges", "previous"): "jaccard", RESAMPLED: "resampled"}
-    rows = table[table["quantity"].isin(names)]
-    wide = rows.pivot(index=index, columns="quantity", values="value").rename(columns=names).reset_index()
-    low = rows[rows["quantity"] == RESAMPLED][[*index, "low"]].rename(columns={"low": "resampled_low"})
-    wide = wide.merge(low, on=index, how="left").sort_values([*_KEYS, "tokens"], kind="stable")
-    for name in ("size", "jaccard", "resampled"):
-        wide[name] = wide.get(name, math.nan)
-    grouped = wide.groupby(_KEYS, sort=False, dropna=False)
-    wide["before"] = grouped["size"].shift()
-    wide["least"] = np.fmin(wide["resampled_low"], grouped["resampled_low"].shift())
-    kept = wide[wide["jaccard"].notna()].copy()
-    chances = [
-        random_jaccard(graph_edges[member], int(one), int(other))
-        for member, one, other in zip(kept["member"], kept["size"].fillna(0), kept["before"].fillna(0))
-    ]
-    kept["random_mean"], kept["random_p95"] = [c.mean for c in chances], [c.p95 for c in chances]
-    kept["like_random"] = (kept["jaccard"] <= kept["random_p95"]).astype("boolean").mask(kept["random_p95"].isna())
-    decided = np.where(kept["jaccard"] < kept["least"], "changed", "as resamples")
-    kept["verdict"] = np.where(kept["least"].isna(), "undecided", decided)
-    return kept.drop(columns="resampled_low").reset_index(drop=True)

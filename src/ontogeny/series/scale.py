@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from ontogeny.params import TrajectoryParams
 from ontogeny.series.emergence import Emergence
+from ontogeny.series.seeds import seed_noise, shifts
 
 _GROUP: Final = ("suite", "task", "quantity")
 
@@ -29,7 +30,7 @@ class ScaleOnset:
     never: int
     """Seeds without an onset, or with one before the first checkpoint: their place is unknown."""
     draws: Float[np.ndarray, " resamples"] | None
-    """log2 tokens; seeds are drawn again in each resample. None if no seed has an onset."""
+    """log2 tokens: what single series leave open, and the noise between seeds (`series.seeds`). None without onset."""
 
 
 def onset_differences(found: Sequence[Emergence], params: TrajectoryParams) -> pd.DataFrame:
@@ -37,11 +38,13 @@ def onset_differences(found: Sequence[Emergence], params: TrajectoryParams) -> p
 
     `octaves` < 0: the larger model is earlier. The interval `low`, `high` has the params' confidence, `low_alike` and
     `high_alike` are for the test of likeness (90 %): `alike` is True if they lie within ±1 octave, False if wholly
-    outside, and missing in between. With one seed a scale the intervals leave out the noise between training runs.
+    outside, and missing in between. The noise between training runs is estimated from all scales that have seeds; if
+    none has two, the intervals leave it out. Scales whose size is unknown are in no pair.
     """
     rows = []
     for who, scales in _groups(found, params):
-        for a, b in itertools.combinations(scales, 2):
+        sized = [each for each in scales if math.isfinite(each.parameters)]
+        for a, b in itertools.combinations(sized, 2):
             rows.append(who | _pair(a, b, params))
     columns = [
         *_GROUP, "smaller", "larger", "smaller_parameters", "larger_parameters", "smaller_seeds", "larger_seeds",
@@ -78,22 +81,25 @@ def _groups(found: Sequence[Emergence], params: TrajectoryParams) -> Iterator[tu
         keyed.setdefault(key, {}).setdefault(str(each.who["scale"]), []).append(each)
     for key, by_scale in keyed.items():
         if len(by_scale) > 1:
-            scales = [_at_scale(name, seeds, params) for name, seeds in by_scale.items()]
-            yield dict(zip(_GROUP, key)), sorted(scales, key=lambda s: (s.parameters, s.scale))
+            text = "/".join(map(str, key))
+            rng = np.random.default_rng([params.seed, zlib.crc32(text.encode())])
+            yield dict(zip(_GROUP, key)), sorted(_scales(by_scale, rng), key=lambda s: (s.parameters, s.scale))
 
 
-def _at_scale(scale: str, seeds: Sequence[Emergence], params: TrajectoryParams) -> ScaleOnset:
-    size = seeds[0].who["parameters"]
-    parameters = math.inf if pd.isna(size) else float(size)
-    draws = [each.rise.draws for each in seeds if each.rise is not None]
-    if not draws:
-        return ScaleOnset(scale, parameters, 0, len(seeds), None)
-    stacked = np.stack(draws)
-    text = f"{scale}/" + "/".join(str(seeds[0].who[name]) for name in _GROUP)
-    rng = np.random.default_rng([params.seed, zlib.crc32(text.encode())])
-    drawn = rng.integers(len(stacked), size=(len(stacked), stacked.shape[1]))
-    means = np.take_along_axis(stacked, drawn, axis=0).mean(0)
-    return ScaleOnset(scale, parameters, len(draws), len(seeds) - len(draws), means)
+def _scales(by_scale: Mapping[str, Sequence[Emergence]], rng: np.random.Generator) -> Iterator[ScaleOnset]:
+    """Each scale; the noise between seeds is that of all."""
+    draws = {name: [e.rise.draws for e in seeds if e.rise is not None] for name, seeds in by_scale.items()}
+    known = {name: np.stack(each) for name, each in draws.items() if each}
+    own = float(np.mean([each.var() for stacked in known.values() for each in stacked])) if known else 0.0
+    noise = seed_noise([np.median(stacked, axis=1).tolist() for stacked in known.values()], own)
+    counts, length = [len(stacked) for stacked in known.values()], next((s.shape[1] for s in known.values()), 0)
+    off = dict(zip(known, shifts(noise, counts, length, rng)))
+    for name, seeds in by_scale.items():
+        size = seeds[0].who["parameters"]
+        parameters = math.inf if pd.isna(size) else float(size)
+        number = len(draws[name])
+        onset = known[name].mean(axis=0) + off[name] if number else None
+        yield ScaleOnset(name, parameters, number, len(seeds) - number, onset)
 
 
 def _pair(a: ScaleOnset, b: ScaleOnset, params: TrajectoryParams) -> dict[str, Any]:

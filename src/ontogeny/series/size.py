@@ -6,6 +6,7 @@ itself. A checkpoint whose search failed has no size; it is left out and counted
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ontogeny.core.results import ModelFacts
-from ontogeny.series.emergence import Emergence
+from ontogeny.series.emergence import Emergence, onset_tokens
 from ontogeny.series.quantities import CAP, EDGES, NODES
 
 Kind = Literal["pearson", "spearman"]
@@ -23,6 +24,8 @@ WHAT: Final = ("edges", "nodes")
 AGAINST: Final = ("parameters", "log_parameters", "log_graph_edges")
 LEAST: Final = 5
 """Points below which nothing is said: even a perfect order of four has p = 1/12."""
+_EXACT: Final = 8
+"""Points of which all 40,320 orders are looked at."""
 POINT_COLUMNS: Final = (
     "suite", "task", "scale", "layers", "heads", "d_model", "parameters", "graph_edges", "members", "without_onset",
     "checkpoints", "octaves", "censored", "other", "duplicates", "not_full", "edges", "nodes", "edges_variation",
@@ -53,10 +56,10 @@ def size_points(table: pd.DataFrame, models: Mapping[str, ModelFacts], abilities
         models: of each member.
         abilities: the behaviours; where one has no onset the member has no size.
     """
-    starts = {(str(e.who["member"]), str(e.who["task"])): e.onset.tokens for e in abilities}
+    starts = onset_tokens(abilities)
     rows = table[table["quantity"].isin([EDGES, NODES, CAP])]
     sizes = [
-        (keys, _of_member(part, models[str(keys[3])], starts.get((str(keys[3]), str(keys[1])))))
+        (keys, _of_member(part, models[str(keys[3])], starts.get((str(keys[3]), str(keys[1])), math.inf)))
         for keys, part in rows.groupby(["suite", "task", "scale", "member"], sort=False)
     ]
     groups: dict[tuple[str, str, str], list[tuple[ModelFacts, dict[str, Any]]]] = {}
@@ -104,24 +107,42 @@ def size_of(points: pd.DataFrame, against: str) -> np.ndarray:
 def correlation(x: np.ndarray, y: np.ndarray, kind: Kind) -> Correlation:
     """With a 95 % interval: Fisher's z, standard error 1 / sqrt(n - 3); of ranks sqrt((1 + r^2 / 2) / (n - 3)).
 
-    The second is Bonett and Wright's (2000). NaN for fewer than 5 points or where one side does not vary.
+    The second is Bonett and Wright's (2000). Of ranks in perfect order, which has no such interval, it is that of half
+    a step of r less; p of at most 8 ranks is that of all their orders. NaN for fewer than 5 points or where one side
+    does not vary.
     """
     from scipy.stats import pearsonr, spearmanr
 
     if len(x) < LEAST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Correlation(math.nan, math.nan, math.nan, math.nan)
-    found = pearsonr(x, y) if kind == "pearson" else spearmanr(x, y)
-    r = float(np.clip(found.statistic, -1.0, 1.0))
-    if 1 - abs(r) < 1e-12:
-        return Correlation(round(r), round(r), round(r), float(found.pvalue))
-    error = math.sqrt((1 + r * r / 2 if kind == "spearman" else 1.0) / (len(x) - 3))
+    n, found = len(x), pearsonr(x, y) if kind == "pearson" else spearmanr(x, y)
+    r, p = float(np.clip(found.statistic, -1.0, 1.0)), float(found.pvalue)
+    r = float(round(r)) if 1 - abs(r) < 1e-12 else r
+    if kind == "spearman" and n <= _EXACT:
+        p = _p_of_orders(x, y, r)
+    if abs(r) == 1 and kind == "pearson":
+        return Correlation(r, r, r, p)
+    most = 1 - 3 / (n * (n * n - 1))
+    z = math.atanh(min(max(r, -most), most)) if kind == "spearman" else math.atanh(r)
+    error = math.sqrt((1 + r * r / 2 if kind == "spearman" else 1.0) / (n - 3))
     half = NormalDist().inv_cdf(0.975) * error
-    return Correlation(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), float(found.pvalue))
+    low, high = math.tanh(z - half), math.tanh(z + half)
+    return Correlation(r, min(r, low), max(r, high), p)
 
 
-def _of_member(rows: pd.DataFrame, model: ModelFacts, start: int | None) -> dict[str, Any]:
+def _p_of_orders(x: np.ndarray, y: np.ndarray, r: float) -> float:
+    """Share of all orders of y whose rank correlation with x is at least as far from 0."""
+    from scipy.stats import rankdata
+
+    a, b = (rankdata(side) - (len(side) + 1) / 2 for side in (x, y))
+    orders = np.array(list(itertools.permutations(b)))
+    others = orders @ a / math.sqrt((a @ a) * (b @ b))
+    return float(np.mean(np.abs(others) >= abs(r) - 1e-9))
+
+
+def _of_member(rows: pd.DataFrame, model: ModelFacts, start: float) -> dict[str, Any]:
     """Sizes from the onset on."""
-    if start is None:
+    if math.isinf(start):
         return {"status": "no onset"}
     later = rows[rows["tokens"].astype(float) >= start]
     fresh = later[later["duplicate_of"].isna()]

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from ontogeny.core.circuit import EdgeScores, Selection, matched_size
 from ontogeny.params import TrajectoryParams
 from ontogeny.records import MemberRecord
 from ontogeny.series.nulls import UNKNOWN, ByChance, RandomCircuits
-from ontogeny.series.persistence import circuit_change
 from ontogeny.series.quantities import EDGES, NODES
 from ontogeny.series.similarity import per_cent
 
@@ -41,8 +41,11 @@ def stability_table(
 ) -> pd.DataFrame:
     """The table; checkpoints with the weights of an earlier step are left out.
 
-    `edges` and `nodes` are the found circuit's, or the size that circuits were grown to. `verdict` is that of
-    `circuit_change`, of found circuits; else empty. `status` says why there is no likeness to the previous checkpoint.
+    `edges` and `nodes` are the found circuit's, or the size that circuits were grown to. `verdict`:
+    `changed` if the circuit is less like the previous one than the interval of pairs of resamples allows, at both
+    checkpoints, else `as resamples`; `undecided` where circuits were not resampled; empty without a previous circuit.
+    Circuits of different sizes are judged by the share of what they could have in common at most, smaller / larger, so
+    that the jitter of the search alone is no change. `status` says why there is no likeness to the previous checkpoint.
 
     Args:
         records: the members of a study.
@@ -54,9 +57,7 @@ def stability_table(
     found = _likeness(table[table["duplicate_of"].isna()])
     if not len(found):
         return pd.DataFrame(columns=list(STABILITY_COLUMNS)).astype(_kinds())
-    changes = circuit_change(table, {member: graph.n_edges for member, graph in graphs.items()})
-    for extra in (_sizes(table), changes[[*_KEYS, "verdict"]].assign(size=FOUND_SIZE)):
-        found = found.merge(extra, on=[*_KEYS, "size"], how="left")
+    found = found.merge(_sizes(table), on=[*_KEYS, "size"], how="left")
     found = found.merge(_resampled(records, params), on=["member", "task", "step", "size"], how="left")
     matched = {f"{per_cent(fraction)}pct": fraction for fraction in params.matched_fractions}
     grown = [
@@ -65,7 +66,7 @@ def stability_table(
     ]
     found["edges"] = found["edges"].fillna(pd.Series(grown, dtype="float64"))
     found = found.join(_random(found, records, params, selection))
-    return found.reindex(columns=list(STABILITY_COLUMNS)).fillna({"verdict": ""}).astype(_kinds())
+    return found.assign(verdict=circuit_verdicts(found)).reindex(columns=list(STABILITY_COLUMNS)).astype(_kinds())
 
 
 def _likeness(table: pd.DataFrame) -> pd.DataFrame:
@@ -109,6 +110,17 @@ def _resampled(records: Sequence[MemberRecord], params: TrajectoryParams) -> pd.
                     ]
     kinds = {"member": "str", "task": "str", "step": "Int64", "size": "str"} | dict.fromkeys(_RESAMPLED, "float64")
     return pd.DataFrame(rows, columns=list(kinds)).astype(kinds).drop_duplicates(["member", "task", "step", "size"])
+
+
+def circuit_verdicts(found: pd.DataFrame) -> pd.Series:
+    """`verdict` of each row; rows of one member, task and size follow each other in time."""
+    series = found.groupby(["member", "task", "size"], sort=False)
+    sizes = pd.concat([found["edges"], series["edges"].shift()], axis=1)
+    most = (sizes.min(axis=1, skipna=False) / sizes.max(axis=1, skipna=False)).fillna(1.0)
+    least = pd.concat([found["resampled_edges_low"], series["resampled_edges_low"].shift()], axis=1).min(axis=1)
+    decided = np.where(found["edges_previous"] / most < least, "changed", "as resamples")
+    words = np.where(found["edges_previous"].isna(), "", np.where(least.isna(), "undecided", decided))
+    return pd.Series(words, index=found.index, dtype="str")
 
 
 def _random(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pandas as pd
 
@@ -21,6 +22,9 @@ from ontogeny.series.scale import onset_differences, onset_trend
 from ontogeny.series.size import size_correlations, size_points
 from ontogeny.series.summary import summary
 from ontogeny.series.transfer import ablation_table, alikeness, sets_beaten, transfer_measures, transfer_table
+
+_SHUFFLES: Final = 100
+"""Of roles among heads: what circuits as roles are compared with."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def join(
         stability=whole.stability,
         survival=whole.survival,
         role_graph=whole.role_graph,
-        role_graph_likeness=role_graph_likeness(whole.records, params.null_circuits, params.seed),
+        role_graph_likeness=role_graph_likeness(whole.records, _SHUFFLES, params.seed),
         handovers=whole.handovers,
         transfers=carried,
         ablations=ablated,

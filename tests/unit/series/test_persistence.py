@@ -1,16 +1,14 @@
-"""Survival and yardsticks of likeness, against closed forms and published numbers."""
+"""Survival of roles, against closed forms and published numbers."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ontogeny.series import circuit_change, random_jaccard, role_survival, spells, survival
-from ontogeny.series.table import as_table
+from ontogeny.series import role_survival, spells, survival
 
 
 def test_survival_of_the_published_example() -> None:
@@ -87,38 +85,3 @@ def test_by_chance_on_paper() -> None:
     (last,) = role_survival(held({"a0.h0": [0, 0, 1]}), draws=600).to_dict("records")
     assert math.isnan(last["median_tokens"])
     assert last["longer_than_shuffled"] == pytest.approx(2 / 3, abs=4 * math.sqrt(2 / 9 / 600))
-
-
-@pytest.mark.parametrize(("edges", "one", "other"), [(4, 2, 2), (6, 2, 3), (7, 4, 5)])
-def test_likeness_of_random_sets_is_that_of_all_pairs_of_sets(edges: int, one: int, other: int) -> None:
-    sets = [[set(s) for s in itertools.combinations(range(edges), size)] for size in (one, other)]
-    every = sorted(len(a & b) / len(a | b) for a in sets[0] for b in sets[1])
-    found = random_jaccard(edges, one, other)
-    assert found.mean == pytest.approx(np.mean(every))
-    assert np.mean([value <= found.p95 + 1e-12 for value in every]) >= 0.95
-    assert np.mean([value < found.p95 - 1e-12 for value in every]) < 0.95
-    assert all(map(math.isnan, random_jaccard(edges, 0, other)))
-
-
-def measured(jaccards: list[float], resampled: list[tuple[float, float, float] | None]) -> pd.DataFrame:
-    rows: list[tuple[object, ...]] = []
-    for step, (value, spread) in enumerate(zip(jaccards, resampled)):
-        who = ("suite", "m-s0", "m", 0, 10, step, 100 * step, "ioi")
-        rows.append((*who, "circuit/edges", 10.0, math.nan, math.nan, "found", None))
-        rows.append((*who, "similarity/edges/previous", value, math.nan, math.nan, "measured", None))
-        if spread is not None:
-            rows.append((*who, "stability/jaccard", *spread, "measured", None))
-    return as_table(rows)
-
-
-def test_a_circuit_changed_if_it_is_less_like_its_predecessor_than_resamples_are_alike() -> None:
-    spread = (0.6, 0.5, 0.8)
-    table = measured([math.nan, 0.7, 0.3, 0.02, 0.9], [spread, spread, spread, spread, None])
-    found = circuit_change(table, {"m-s0": 100})
-    assert found["step"].tolist() == [1, 2, 3, 4]
-    assert found["verdict"].tolist() == ["as resamples", "changed", "changed", "as resamples"]
-    # Two sets of 10 out of 100 share 1 on average: 1/19, and at most 3/17 in 95 % of pairs.
-    assert found["random_mean"].iloc[0] == pytest.approx(1 / 19, rel=0.1)
-    assert found["like_random"].tolist() == [False, False, True, False]
-    unknown = circuit_change(measured([math.nan, 0.7], [None, None]), {"m-s0": 100})
-    assert unknown["verdict"].tolist() == ["undecided"]

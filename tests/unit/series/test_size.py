@@ -56,10 +56,15 @@ def test_at_five_points_a_correlation_below_0_878_is_not_significant() -> None:
 
 def test_of_ranks_only_the_perfect_order_of_five_is_sure() -> None:
     x = np.arange(5.0)
-    assert correlation(x, np.exp(x), "spearman")[:3] == (1, 1, 1)
+    perfect = correlation(x, np.exp(x), "spearman")
+    assert perfect.value == perfect.high == pytest.approx(1, abs=0.01)
+    assert 0 < perfect.low < 0.5
+    assert perfect.p == pytest.approx(2 / 120), "of 120 orders two are perfect"
+    assert correlation(x, -np.exp(x), "spearman").high == pytest.approx(-perfect.low)
     swapped = correlation(x, np.array([0.0, 1.0, 2.0, 4.0, 3.0]), "spearman")
     assert swapped.value == pytest.approx(0.9)
     assert swapped.low < 0
+    assert swapped.p == pytest.approx(10 / 120), "four other orders swap neighbours, and as many are so far below 0"
     assert math.isnan(correlation(x[:4], x[:4], "spearman").value), "even a perfect order of four has p = 1/12"
     assert math.isnan(correlation(x, np.ones(5), "pearson").value)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import hypergeom
 
 from ontogeny.core.circuit import (
     EdgeScores,
@@ -18,8 +19,8 @@ from ontogeny.core.circuit import (
 )
 from ontogeny.core.graph import GraphSpec
 from ontogeny.params import TrajectoryParams
-from ontogeny.series import RandomCircuits, random_jaccard, similarity, stability_table, tidy
-from ontogeny.series.stability import STABILITY_COLUMNS
+from ontogeny.series import RandomCircuits, similarity, stability_table, tidy
+from ontogeny.series.stability import STABILITY_COLUMNS, circuit_verdicts
 from support.synthetic_study import STEPS, member
 
 PARAMS = TrajectoryParams(matched_fractions=(0.05, 0.2), matched_floor=1, null_circuits=6)
@@ -61,7 +62,9 @@ def test_random_circuits_are_those_of_permuted_scores_pair_by_pair() -> None:
 def test_the_whole_graph_is_always_the_same_and_circuits_share_more_than_sets() -> None:
     drawn = RandomCircuits(scores(), 20, 0)
     assert drawn.alike(GRAPH.n_edges, GRAPH.n_edges) == (1.0, 1.0, 1.0, 1.0)
-    assert drawn.alike(30, 30).edges > random_jaccard(GRAPH.n_edges, 30, 30).mean
+    shared = hypergeom(GRAPH.n_edges, 30, 30)
+    of_sets = sum(shared.pmf(k) * k / (60 - k) for k in range(31))
+    assert drawn.alike(30, 30).edges > of_sets > 0
     assert drawn.alike(30, 30) != RandomCircuits(scores(), 20, 1).alike(30, 30)
 
 
@@ -93,7 +96,30 @@ def test_sizes_resamples_and_verdicts_are_of_found_circuits(table: pd.DataFrame,
     compared = ours["edges_previous"].notna()
     assert (ours.loc[compared, "verdict"] != "").all()
     assert (ours.loc[~compared, "verdict"] == "").all()
-    assert set(found.loc[found["size"] != "found", "verdict"]) == {""}
+    known = found["edges_previous"].notna() & found["resampled_edges_low"].notna()
+    assert set(found.loc[known & (found["size"] == "5pct"), "verdict"]) <= {"changed", "as resamples"}
+    assert (known & (found["size"] == "5pct")).any()
+    assert set(found.loc[found["size"] == "20pct", "verdict"]) == {"", "undecided"}, "not resampled at that size"
+
+
+def test_a_circuit_changed_if_it_is_less_like_its_predecessor_than_resamples_are_alike() -> None:
+    """The least of both intervals counts; and a circuit of 10 edges can share at most half with one of 20."""
+    rows = [
+        (10.0, math.nan, 0.5, ""),
+        (10.0, 0.7, 0.6, "as resamples"),
+        (10.0, 0.55, 0.8, "changed"),
+        (20.0, 0.45, 0.8, "as resamples"),
+        (20.0, 0.45, 0.8, "changed"),
+        (20.0, 0.9, math.nan, "as resamples"),
+        (20.0, 0.9, math.nan, "undecided"),
+    ]
+    frame = pd.DataFrame(rows, columns=["edges", "edges_previous", "resampled_edges_low", "expected"])
+    frame = frame.assign(member="m-s0", task="ioi", size="found")
+    assert circuit_verdicts(frame).tolist() == frame["expected"].tolist()
+    other = pd.concat([frame, frame.assign(member="n-s0")], ignore_index=True)
+    assert circuit_verdicts(other).tolist() == 2 * frame["expected"].tolist(), (
+        "members have nothing to do with each other"
+    )
 
 
 def test_resamples_stand_beside_the_sizes_that_they_were_grown_to(found: pd.DataFrame) -> None:

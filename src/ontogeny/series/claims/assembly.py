@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import NormalDist
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ from ontogeny.series.claims.time import (
     roles_change_hands,
     roles_follow,
     similar_onsets,
+    with_both,
 )
 from ontogeny.series.claims.values import ALL, Claim, any_of, together
 from ontogeny.series.emergence import Emergence
@@ -134,8 +135,9 @@ def _roles_emerge(evidence: Evidence, params: TrajectoryParams) -> list[Claim]:
             found.append(_absent("C2", about, task))
             continue
         timing = lag("C2", about, evidence.of_role(role), evidence.of_task(task), rules.role_lag, rules)
+        members = with_both(evidence.of_role(role), evidence.of_task(task))
         beaten = {member: share for (of, member), share in evidence.beaten.items() if of == role}
-        found.append(roles_follow(timing, beaten, rules))
+        found.append(roles_follow(timing, list(members), beaten, rules))
     return [*found, *_published_onsets(evidence)]
 
 
@@ -164,30 +166,42 @@ def _published_onsets(evidence: Evidence) -> list[Claim]:
 
 def _roles_move(evidence: Evidence, params: TrajectoryParams) -> list[Claim]:
     """A claim for each role and member that learns the role's task."""
-    found = []
     by_role = dict(iter(evidence.heads.groupby(["member", "role"], sort=False)))
+    lives: list[tuple[str, _RoleLife | None]] = []
     for role, task in TASK_OF.items():
         starts = {str(e.who["member"]): e.onset.tokens for e in learners(evidence.of_role(role))}
         for each in learners(evidence.of_task(task)):
             member = str(each.who["member"])
-            about = f"{role} in {member}"
-            if member not in starts or each.onset.tokens is None:
-                found.append(Claim("C3", about, "undecided", "the role has no onset"))
-                continue
-            rows = by_role[member, role]
-            wide = rows.pivot(index="tokens", columns="head", values="score").sort_index()
-            held = rows.loc[rows["holds"].astype(bool), "head"].unique()
+            start = max(float(each.onset.tokens or 0), float(starts[member] or 0)) if member in starts else None
             values = evidence.series(member, task, str(each.who["quantity"]))
-            common = wide.index.intersection(values.index)
-            tokens = common.to_numpy(float)
-            after = int(np.searchsorted(tokens, max(float(each.onset.tokens), float(starts[member] or 0))))
-            scores = wide.loc[common, sorted(held)].to_numpy(float)
-            found.append(
-                roles_change_hands(
-                    about, log2_tokens(tokens), values[common].to_numpy(float), scores, after, params.claims
-                )
-            )
-    return found
+            life = None if start is None else _role_life(by_role[member, role], values, start)
+            lives.append((f"{role} in {member}", life))
+    tried = sum(life.heads.shape[1] for _, life in lives if life is not None)
+    return [
+        Claim("C3", about, "undecided", "the role has no onset")
+        if life is None
+        else roles_change_hands(about, *life, params.claims, tried)
+        for about, life in lives
+    ]
+
+
+class _RoleLife(NamedTuple):
+    """What C3 looks at of one role of one member: arguments of `roles_change_hands`."""
+
+    log2_tokens: np.ndarray
+    task: np.ndarray
+    heads: np.ndarray
+    after: int
+
+
+def _role_life(rows: pd.DataFrame, values: pd.Series, start: float) -> _RoleLife:
+    wide = rows.pivot(index="tokens", columns="head", values="score").sort_index()
+    common = wide.index.intersection(values.index)
+    holds, later = rows["holds"].astype(bool), rows["tokens"].astype(float) >= start
+    held = sorted(rows.loc[holds & later, "head"].unique())
+    tokens = common.to_numpy(float)
+    scores = wide.loc[common, held].to_numpy(float)
+    return _RoleLife(log2_tokens(tokens), values[common].to_numpy(float), scores, int(np.searchsorted(tokens, start)))
 
 
 def _algorithm_kept(evidence: Evidence, params: TrajectoryParams) -> list[Claim]:
@@ -212,22 +226,17 @@ def _metric_kept(metric: str, each: Emergence, evidence: Evidence, rules: Claims
     return algorithm_stays(metric, log2_tokens(tokens), value.to_numpy(float), null.to_numpy(float), after, rules)
 
 
-def _other_algorithm(member: str, start: float, evidence: Evidence) -> bool:
-    """Whether name movers do not beat their null at half of the checkpoints after the onset at which both are known."""
-    value, null = (evidence.series(member, IOI, algorithm_quantity(DIRECT, part)) for part in ("", "_null_p95"))
-    above = (value > null)[(value.index >= start) & value.notna() & null.notna()]
-    return bool(len(above)) and float(above.mean()) < 0.5
+def _other_algorithm(each: Emergence, evidence: Evidence, rules: ClaimsParams) -> bool:
+    """Whether C4 says that name movers do not carry this member's IOI: only with as much data as it asks for."""
+    return _metric_kept(DIRECT, each, evidence, rules).verdict == "other algorithm"
 
 
 def _roles_replicate(evidence: Evidence, params: TrajectoryParams) -> list[Claim]:
-    del params
     found = []
     for task in evidence.tasks:
         known = learners(evidence.of_task(task))
         others = [
-            str(each.who["member"])
-            for each in known
-            if task == IOI and _other_algorithm(str(each.who["member"]), float(each.onset.tokens or 0), evidence)
+            str(each.who["member"]) for each in known if task == IOI and _other_algorithm(each, evidence, params.claims)
         ]
         if others:
             reason = f"name movers do not beat their null in {', '.join(others)}"
@@ -237,21 +246,17 @@ def _roles_replicate(evidence: Evidence, params: TrajectoryParams) -> list[Claim
     return found
 
 
-def _held_by_scale(task: str, known: Sequence[Emergence], evidence: Evidence) -> dict[str, set[str]]:
-    """Scale -> roles that heads of the final circuit hold, in more than half of the seeds that learn the task."""
+def _held_by_scale(task: str, known: Sequence[Emergence], evidence: Evidence) -> dict[str, dict[str, list[bool]]]:
+    """Scale -> role -> whether heads of the last circuit hold it, a value a seed that learns the task and has one."""
     roles = dict.fromkeys(role_of(each) for each in evidence.roles)
-    members: dict[str, list[set[str]]] = {}
+    found: dict[str, dict[str, list[bool]]] = {}
     for each in known:
-        held = set()
+        at = found.setdefault(str(each.who["scale"]), {role: [] for role in roles})
         for role in roles:
-            counts = evidence.series(str(each.who["member"]), task, role_quantity(role, "holders_in_circuit"))
-            if len(counts) and counts.iloc[-1] > 0:
-                held.add(role)
-        members.setdefault(str(each.who["scale"]), []).append(held)
-    return {
-        scale: {role for role in roles if 2 * sum(role in held for held in seeds) > len(seeds)}
-        for scale, seeds in members.items()
-    }
+            counts = evidence.series(str(each.who["member"]), task, role_quantity(role, "holders_in_circuit")).dropna()
+            if len(counts):
+                at[role].append(bool(counts.iloc[-1] > 0))
+    return found
 
 
 def _sizes_grow(task: str, evidence: Evidence, params: TrajectoryParams) -> Claim:
@@ -339,7 +344,10 @@ _CLAIMS: Final[Mapping[str, tuple[_Assemble, _Join]]] = {
     "C5": (_roles_replicate, together),
     "C6": (_by_task(_sizes_grow), together),
     "C7": (_by_task(_ends_alike), together),
-    "C8": (_by_task(lambda task, evidence, _: no_unlearning(task, evidence.of_task(task))), together),
+    "C8": (
+        _by_task(lambda task, evidence, params: no_unlearning(task, evidence.of_task(task), params.claims)),
+        together,
+    ),
     "C9": (_by_task(lambda task, evidence, _: dips_below_zero(task, evidence.of_task(task))), together),
     "C10": (_suppression, together),
     "C11": (_greater_than_follows, together),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +14,8 @@ from ontogeny.series.claims.values import Claim, Verdict, mean_interval, too_sho
 
 DIRECT = "direct"
 """The metric of name movers and copy-suppression heads."""
+_MOST_ALIKE: Final = 0.95
+"""Correlation of neighbouring residuals that is believed."""
 
 
 def algorithm_stays(
@@ -25,20 +28,23 @@ def algorithm_stays(
 ) -> Claim:
     """C4: above its null at 90 % of the checkpoints after the onset, and flat to +-5 points an octave.
 
-    `statistic` is the slope in points an octave with its 95 % interval (least squares, Student's t). `other algorithm`
-    where the direct metric, of name movers, is above its null at less than half of them. Undefined ones do not count.
+    Where the metric is undefined (no head to receive, none that copies) it is not above its null. `statistic` is the
+    slope in points an octave over those that are defined, with its 95 % interval (`_slope`). `other algorithm` where
+    the direct metric, of name movers, is above its null at less than half.
     """
     short = too_short(log2_tokens, after, rules)
     if short:
         return Claim("C4", metric, "undecided", short)
     x, y, null = log2_tokens[after:], value[after:], null_p95[after:]
+    share = float(np.mean(y > null))
+    other = share < 0.5 and metric == DIRECT
     defined = np.isfinite(y) & np.isfinite(null)
-    if defined.sum() < rules.least_checkpoints:
-        return Claim("C4", metric, "undecided", f"defined at {int(defined.sum())} checkpoints only")
-    slope, low, high = _slope(x[defined], y[defined])
-    share = float((y[defined] > null[defined]).mean())
-    text = f"above its null at {100 * share:.0f} % of the checkpoints, slope {slope:.1f} points an octave"
-    if share < 0.5 and metric == DIRECT:
+    slope, low, high = math.nan, math.nan, math.nan
+    text = f"above its null at {100 * share:.0f} % of the checkpoints"
+    if not too_short(x[defined], 0, rules):
+        slope, low, high = _slope(x[defined], y[defined])
+        text = f"{text}, slope {slope:.1f} points an octave"
+    if other:
         return Claim("C4", metric, "other algorithm", text, slope, low, high)
     flat = rules.flat_points
     if share < rules.above_null or low > flat or high < -flat:
@@ -47,24 +53,39 @@ def algorithm_stays(
     return Claim("C4", metric, verdict, text, slope, low, high)
 
 
-def same_roles(task: str, held: Mapping[str, Collection[str]]) -> Claim:
+def same_roles(task: str, held: Mapping[str, Mapping[str, Sequence[bool]]]) -> Claim:
     """C5: the same roles above chance at every scale that learns the task.
+
+    A role is at a scale if heads hold it in most seeds, and surely so, or surely not, if in all or in none. Supported
+    if every role that is at some scale is at all; contradicted if one is surely at one scale and surely not at another.
+    Scales of a single seed say nothing sure and are left out.
 
     Args:
         task: its name.
-        held: scale -> roles that heads of its final circuit hold; only of `learners`.
+        held: scale -> role -> whether heads of the final circuit hold it, a value a seed; only of `learners`.
     """
-    if len(held) < 2:
-        return Claim("C5", task, "undecided", "fewer than two scales learn the task")
-    everywhere, anywhere = set.intersection(*map(set, held.values())), set().union(*held.values())
-    if not everywhere:
-        return Claim("C5", task, "undecided" if not anywhere else "contradicted", "no role is held at every scale", 0.0)
-    missing = sorted(anywhere - everywhere)
+    several = {scale: roles for scale, roles in held.items() if max(map(len, roles.values()), default=0) > 1}
+    alone = [scale for scale in held if scale not in several]
+    note = f" (one seed of {', '.join(alone)}: left out)" if alone else ""
+    if len(several) < 2:
+        return Claim("C5", task, "undecided", f"fewer than two scales learn the task in two seeds{note}")
+    names = list(dict.fromkeys(role for roles in several.values() for role in roles))
+    at = {role: [2 * sum(roles[role]) > len(roles[role]) for roles in several.values()] for role in names}
+    anywhere, everywhere = [r for r in names if any(at[r])], [r for r in names if all(at[r])]
+    if not anywhere:
+        return Claim("C5", task, "undecided", f"no role is held{note}")
     share = len(everywhere) / len(anywhere)
+    for role in names:
+        surely = [scale for scale, roles in several.items() if len(roles[role]) > 1 and all(roles[role])]
+        lacking = [scale for scale, roles in several.items() if len(roles[role]) > 1 and not any(roles[role])]
+        if surely and lacking:
+            reason = f"{role} is held in all seeds of {', '.join(surely)} and in none of {', '.join(lacking)}{note}"
+            return Claim("C5", task, "contradicted", reason, share)
+    missing = [role for role in anywhere if role not in everywhere]
     if missing:
-        scales = [scale for scale, roles in held.items() if missing[0] not in roles]
-        return Claim("C5", task, "contradicted", f"{missing[0]} is not held at {', '.join(scales)}", share)
-    return Claim("C5", task, "supported", f"{', '.join(sorted(everywhere))} at all {len(held)} scales", share)
+        return Claim("C5", task, "undecided", f"{missing[0]} is held in some seeds only{note}", share)
+    reason = f"{', '.join(sorted(everywhere))} at all {len(several)} scales{note}"
+    return Claim("C5", task, "supported", reason, share)
 
 
 class Suppression(NamedTuple):
@@ -84,7 +105,9 @@ def suppression_helps(found: Mapping[str, Suppression], rules: ClaimsParams) -> 
         rules: the params.
     """
     if len(found) < rules.least_members:
-        return Claim("C10", "ioi", "undecided", f"{len(found)} members have such heads, {rules.least_members} needed")
+        return Claim(
+            "C10", "ioi", "undecided", f"such heads in {len(found)} of the {rules.least_members} members needed"
+        )
     mean, low, high = mean_interval([each.effect for each in found.values()])
     numbers = (mean, low, high)
     if low > 0:
@@ -109,7 +132,7 @@ def mlp_dominant(task: str, shares: Mapping[str, tuple[float, float]], rules: Cl
         rules: the params.
     """
     if len(shares) < rules.least_members:
-        return Claim("C12", task, "undecided", f"{len(shares)} members have circuits, {rules.least_members} needed")
+        return Claim("C12", task, "undecided", f"circuits of {len(shares)} of the {rules.least_members} members needed")
     numbers = mean_interval([circuit for circuit, _ in shares.values()])
     mean, low, high = numbers
     graph = float(np.mean([graph for _, graph in shares.values()]))
@@ -120,9 +143,17 @@ def mlp_dominant(task: str, shares: Mapping[str, tuple[float, float]], rules: Cl
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Least squares slope and its 95 % interval."""
+    """Least squares slope and its 95 % interval, wider where residuals of neighbouring checkpoints are alike.
+
+    With their correlation r, n residuals are worth n (1 - r) / (1 + r) independent ones (Bartlett 1935).
+    """
     from scipy.stats import linregress, t
 
     fit = linregress(x, y)
-    half = float(t.ppf(0.975, len(x) - 2) * fit.stderr)
+    rest = y - fit.intercept - fit.slope * x
+    around = float(rest @ rest)
+    alike = min(max(float(rest[1:] @ rest[:-1]) / around, 0.0), _MOST_ALIKE) if around > 0 else 0.0
+    worth = (1 - alike) / (1 + alike)
+    freedom = max(1.0, len(x) * worth - 2)
+    half = float(t.ppf(0.975, freedom) * fit.stderr / math.sqrt(worth))
     return float(fit.slope), float(fit.slope) - half, float(fit.slope) + half

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ontogeny.params import TrajectoryParams
 from ontogeny.series.claims.values import Claim, Verdict
+from ontogeny.series.seeds import seed_noise, shifts
 from ontogeny.series.size import correlation
 
 
@@ -25,7 +26,7 @@ def size_grows(task: str, points: Sequence[tuple[float, float]], params: Traject
     """
     needed = params.claims.least_sizes
     if len(points) < needed:
-        return Claim("C6", task, "undecided", f"{len(points)} shapes of model have sizes, {needed} are needed")
+        return Claim("C6", task, "undecided", f"sizes of {len(points)} of the {needed} shapes of model needed")
     data = np.array(points, dtype=float)
     found = correlation(data[:, 0], data[:, 1], "spearman")
     if math.isnan(found.value):
@@ -47,7 +48,8 @@ class Ending(NamedTuple):
 def similar_ends(task: str, ends: Mapping[str, tuple[float, Sequence[Ending]]], params: TrajectoryParams) -> Claim:
     """C7: all scales but the smallest end at 0.8 or more of the best scale's level.
 
-    Seeds of a scale are drawn again in each resample, each with its standard error, and averaged.
+    Levels scatter by the standard error of each member and by the noise between seeds, pooled over scales
+    (`series.seeds`); where no scale has two seeds it is unknown, and nothing is decided.
 
     Args:
         task: its name.
@@ -56,8 +58,8 @@ def similar_ends(task: str, ends: Mapping[str, tuple[float, Sequence[Ending]]], 
     """
     rules, order = params.claims, sorted(ends, key=lambda scale: ends[scale][0])[1:]
     if len(order) < 2:
-        return Claim("C7", task, "undecided", f"{len(order)} scales besides the smallest, two are needed")
-    levels = {scale: _drawn(task, scale, ends[scale][1], params) for scale in order}
+        return Claim("C7", task, "undecided", f"{len(order)} of the 2 scales needed besides the smallest")
+    levels, runs = _drawn(task, {scale: ends[scale][1] for scale in order}, params)
     best = max(order, key=lambda scale: float(np.median(levels[scale])))
     if not float(np.quantile(levels[best], 0.05)) > 0:
         return Claim("C7", task, "undecided", f"the best scale, {best}, does not end above 0")
@@ -70,24 +72,30 @@ def similar_ends(task: str, ends: Mapping[str, tuple[float, Sequence[Ending]]], 
     worst = min(ratios, key=lambda scale: float(ratios[scale][0]))
     middle, low, high = (float(number) for number in ratios[worst])
     text = f"{worst} ends at {middle:.2f} of {best}"
-    below = [scale for scale, (_, _, most) in ratios.items() if most < rules.similar_end]
-    if below:
-        return Claim("C7", task, "contradicted", text, middle, low, high)
+    numbers = (middle, low, high)
+    if runs == 0:
+        reason = f"{text}; one seed of every scale: the noise between runs is unknown"
+        return Claim("C7", task, "undecided", reason, *numbers)
+    if any(most < rules.similar_end for _, _, most in ratios.values()):
+        return Claim("C7", task, "contradicted", text, *numbers)
     if any(least < rules.similar_end for _, least, _ in ratios.values()):
-        return Claim(
-            "C7", task, "undecided", f"{text}; the interval reaches below {rules.similar_end:g}", middle, low, high
-        )
-    single = [scale for scale in order if len(ends[scale][1]) < 2]
-    if single:
-        reason = f"{text}; one seed of {', '.join(single)}: the noise between runs is unknown"
-        return Claim("C7", task, "undecided", reason, middle, low, high)
-    return Claim("C7", task, "supported", text, middle, low, high)
+        reason = f"{text}; the interval reaches below {rules.similar_end:g}"
+        return Claim("C7", task, "undecided", reason, *numbers)
+    return Claim("C7", task, "supported", text, *numbers)
 
 
 def _drawn(
-    task: str, scale: str, members: Sequence[Ending], params: TrajectoryParams
-) -> Float[np.ndarray, " resamples"]:
-    rng = np.random.default_rng([params.seed, zlib.crc32(f"C7/{task}/{scale}".encode())])
-    chosen = rng.integers(len(members), size=(params.resamples, len(members)))
-    levels, errors = (np.array([getattr(m, name) for m in members], dtype=float) for name in Ending._fields)
-    return (levels[chosen] + np.nan_to_num(errors[chosen]) * rng.standard_normal(chosen.shape)).mean(axis=1)
+    task: str, ends: Mapping[str, Sequence[Ending]], params: TrajectoryParams
+) -> tuple[dict[str, Float[np.ndarray, " resamples"]], int]:
+    """Level of each scale, and the degrees of freedom of the noise between seeds."""
+    rng = np.random.default_rng([params.seed, zlib.crc32(f"C7/{task}".encode())])
+    errors = {scale: np.nan_to_num([each.error for each in seeds]) for scale, seeds in ends.items()}
+    own = float(np.mean(np.concatenate(list(errors.values())) ** 2))
+    noise = seed_noise([[each.level for each in seeds] for seeds in ends.values()], own)
+    off = shifts(noise, [len(seeds) for seeds in ends.values()], params.resamples, rng)
+    levels = {}
+    for (scale, seeds), shift in zip(ends.items(), off):
+        error = float(np.sqrt((errors[scale] ** 2).sum())) / len(seeds)
+        mean = float(np.mean([each.level for each in seeds]))
+        levels[scale] = mean + error * rng.standard_normal(params.resamples) + shift
+    return levels, noise.freedom

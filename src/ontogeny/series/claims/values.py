@@ -54,34 +54,37 @@ def texts(rules: ClaimsParams) -> Mapping[str, Text]:
         "C1": Text(
             "Abilities are acquired at similar token counts at every scale.",
             "largest difference of two scales' onsets, octaves",
-            f"Supported: the {sure} of every difference lies within {r.alike_octaves:g} octave, two seeds a scale or "
-            "more. Contradicted: one lies wholly outside.",
+            f"Supported: the {sure} of every difference lies within {r.alike_octaves:g} octave, and every member has "
+            "an onset. Contradicted: one lies wholly outside. The noise between seeds is pooled over scales; without "
+            "any nothing is decided.",
         ),
         "C2": Text(
             "The heads that a task needs emerge when the ability does.",
             "onset of the role minus onset of its task, octaves",
-            f"Supported: the {sure} lies within {within} in every member, and ablating the role's heads costs more "
-            f"than {100 * r.sets_beaten:g} % of sets of as many heads of the same layers. Contradicted: one lies "
-            "wholly outside, or other sets cost as much.",
+            f"Supported: the {sure} lies within {within} in every member, {r.least_members} or more, and ablating the "
+            f"role's heads costs more than {100 * r.sets_beaten:g} % of sets of as many heads of the same layers in "
+            "each of them. Contradicted: one lies wholly outside, or most other sets cost more.",
         ),
         "C3": Text(
             "After a circuit has formed, heads lose and gain roles while the ability holds.",
             "heads that lose the role",
-            f"Supported: a head falls below {r.role_lost:g} of its maximum, two checkpoints in a row, while the task "
-            f"stays at {r.task_holds:g} of its running maximum; {enough}. Contradicted: none does anywhere.",
+            f"Supported: a head falls below {r.role_lost:g} of its maximum since the last onset, two checkpoints in a "
+            f"row, while the task stays at {r.task_holds:g} of its running maximum, and its scores are in no random "
+            f"order, at 1 % over all heads; {enough}. Contradicted: none does anywhere.",
         ),
         "C4": Text(
             "The algorithm stays: the three IOI metrics remain high and flat.",
             "slope of the metric, points an octave",
             f"Supported: above the null's 95th percentile at {100 * r.above_null:g} % of the checkpoints after the "
-            f"onset, and the 95 % interval of the slope within {r.flat_points:g} points an octave; {enough}. Other "
-            "algorithm: name movers do not beat their null at half of the checkpoints.",
+            f"onset (an undefined one is not above), and the 95 % interval of the slope within {r.flat_points:g} "
+            f"points an octave; {enough}. Other algorithm: name movers do not beat their null at half of them.",
         ),
         "C5": Text(
             "The algorithm and the kinds of heads are the same at every scale.",
             "share of the roles that every scale has",
-            "Supported: the circuits of all scales that learn the task hold the same roles, above chance. "
-            "Contradicted: one lacks a role that others hold. Other algorithm: as C4, for IOI.",
+            "Supported: the circuits of all scales that learn the task in two seeds hold the same roles, above chance, "
+            "in most seeds. Contradicted: a role is held in all seeds of one scale and in none of another. Other "
+            "algorithm: as C4, for IOI.",
         ),
         "C6": Text(
             "Circuits of larger models are larger.",
@@ -92,13 +95,14 @@ def texts(rules: ClaimsParams) -> Mapping[str, Text]:
         "C7": Text(
             "All scales but the smallest end at similar performance.",
             "least ratio of a scale's final metric to the best scale's",
-            f"Supported: the {sure} of every ratio lies above {r.similar_end:g}, two seeds a scale or more. "
-            "Contradicted: one lies below.",
+            f"Supported: the {sure} of every ratio lies above {r.similar_end:g}. Contradicted: one lies below. The "
+            "noise between seeds is pooled over scales; without any nothing is decided.",
         ),
         "C8": Text(
             "Abilities are not unlearned.",
             "least share of its best level that a member keeps",
-            "Supported: no member ends more than three standard errors below its best. Contradicted: one does.",
+            f"Supported: the interval of every member lies above {r.task_holds:g}, all of them at 95 %. Contradicted: "
+            "one lies below.",
         ),
         "C9": Text(
             "The metric is often negative just before the onset.",
@@ -114,7 +118,8 @@ def texts(rules: ClaimsParams) -> Mapping[str, Text]:
         "C11": Text(
             "Greater-than follows induction within an octave.",
             "onset of greater-than minus onset of induction, octaves",
-            f"Supported: the {sure} lies within {soon} in every member. Contradicted: one lies wholly outside.",
+            f"Supported: the {sure} lies within {soon} in every member, {r.least_members} or more. Contradicted: one "
+            "lies wholly outside.",
         ),
         "C12": Text(
             "The circuits of pronouns and agreement are dominated by MLPs.",
