@@ -245,8 +245,8 @@ def _dip(steps: np.ndarray, values: np.ndarray, errors: np.ndarray, base: float,
 def _end(values: np.ndarray, errors: np.ndarray, answer: Onset, params: TrajectoryParams) -> End | None:
     """None where fewer than `sustain` checkpoints follow the onset.
 
-    All checkpoints are measured on the same prompts, so that `kept` is off by what values after the onset differ by from
-    one to the next; of fewer than 4 values the standard errors stand in.
+    All checkpoints are measured on the same prompts, so that `kept` is off by what values after the onset differ by
+    from one to the next; of fewer than 4 values the standard errors stand in.
     """
     length = params.sustain
     if len(values) < length:
