@@ -220,9 +220,8 @@ def test_unlearning_has_an_interval_and_a_margin() -> None:
     assert no_unlearning("ioi", lost, RULES).verdict == "contradicted"
     one = {m: v - 0.6 * (X > 14.5) * (m == "a-s0") for m, v in rises(ALIKE).items()}
     assert no_unlearning("ioi", abilities(one), RULES).reason == "a-s0 ends below 0.8 of its best"
-    vague = no_unlearning(
-        "ioi", abilities({m: v - 0.25 * (X > 14.5) for m, v in rises(ALIKE).items()}, error=0.13), RULES
-    )
+    less = abilities({m: v - 0.14 * (X > 14.5) for m, v in rises(ALIKE).items()})
+    vague = no_unlearning("ioi", less, RULES)
     assert (vague.verdict, vague.low < 0.8 < vague.high) == ("undecided", True)
     assert no_unlearning("ioi", [], RULES).verdict == "undecided"
 
