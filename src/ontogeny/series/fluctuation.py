@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ontogeny.params import TrajectoryParams
+from ontogeny.series.drift import neighbours_alike, worth_of_mean, worth_of_variance
 from ontogeny.series.emergence import SERIES, series_of
 
 LEAST: Final = 10
@@ -21,6 +22,8 @@ _SHORTEST: Final = 3
 """Checkpoints in a segment."""
 _PENALTY: Final = 3.0
 """Noise variances times log(checkpoints) that a change point must save: it adds a level and a place."""
+_LEAST_WORTH: Final = 1.5
+"""Independent values that a series is worth at least."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Fluctuation:
     """Coefficient of variation, standard deviation over mean."""
     low: float = math.nan
     high: float = math.nan
-    """Of the coefficient of variation: block bootstrap."""
+    """Ends of the interval of `variation`."""
     jitter: float = math.nan
     """The same from neighbouring checkpoints alone: sqrt(mean of squared differences / 2) / mean. No trend is in it."""
     changes: tuple[ChangePoint, ...] = ()
@@ -117,7 +120,7 @@ def _fluctuation(who: Mapping[str, Any], rows: pd.DataFrame, params: TrajectoryP
         return Fluctuation(who, len(kept), len(rows) - len(kept), f"fewer than {LEAST} sizes")
     text = "/".join(str(who[name]) for name in ("suite", "member", "task", "quantity"))
     rng = np.random.default_rng([params.seed, zlib.crc32(text.encode())])
-    low, high = _variation_interval(size, params, rng)
+    low, high = _variation_interval(size, params.confidence)
     return Fluctuation(
         who,
         len(kept),
@@ -136,16 +139,19 @@ def _variation(size: np.ndarray) -> float:
     return float(size.std(ddof=1) / size.mean())
 
 
-def _variation_interval(size: np.ndarray, params: TrajectoryParams, rng: np.random.Generator) -> tuple[float, float]:
-    """Blocks of neighbouring checkpoints are drawn again, because neighbours are alike; cube root of n long."""
-    count = len(size)
-    length = max(2, round(count ** (1 / 3)))
-    blocks = -(-count // length)
-    starts = rng.integers(count - length + 1, size=(params.resamples, blocks, 1))
-    drawn = size[(starts + np.arange(length)).reshape(params.resamples, -1)[:, :count]]
-    values = drawn.std(axis=1, ddof=1) / drawn.mean(axis=1)
-    tail = (1 - params.confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+def _variation_interval(size: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Of a normal series whose neighbours are alike: chi-squared, with as many degrees of freedom as that leaves.
+
+    The standard deviation around a mean of its own is too small by what the mean is off by, which is made up for.
+    """
+    from scipy.stats import chi2
+
+    count, alike = len(size), neighbours_alike(size - size.mean())
+    freedom = max(1.0, worth_of_variance(count, alike) - 1)
+    missing = max(1 - 1 / max(worth_of_mean(count, alike), _LEAST_WORTH), 1 - 1 / _LEAST_WORTH)
+    spread = _variation(size) * math.sqrt((1 - 1 / count) / missing)
+    ends = chi2.ppf([(1 + confidence) / 2, (1 - confidence) / 2], freedom)
+    low, high = spread * np.sqrt(freedom / ends)
     return float(low), float(high)
 
 

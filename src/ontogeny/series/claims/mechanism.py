@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from ontogeny.params import ClaimsParams
 from ontogeny.series.claims.values import Claim, Verdict, mean_interval, too_short
+from ontogeny.series.drift import neighbours_alike, worth_of_mean
 
 DIRECT = "direct"
 """The metric of name movers and copy-suppression heads."""
-_MOST_ALIKE: Final = 0.95
-"""Correlation of neighbouring residuals that is believed."""
 
 
 def algorithm_stays(
@@ -145,15 +144,11 @@ def mlp_dominant(task: str, shares: Mapping[str, tuple[float, float]], rules: Cl
 def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """Least squares slope and its 95 % interval, wider where residuals of neighbouring checkpoints are alike.
 
-    With their correlation r, n residuals are worth n (1 - r) / (1 + r) independent ones (Bartlett 1935).
+    Residuals that are alike are worth fewer independent ones (`series.drift`).
     """
     from scipy.stats import linregress, t
 
     fit = linregress(x, y)
-    rest = y - fit.intercept - fit.slope * x
-    around = float(rest @ rest)
-    alike = min(max(float(rest[1:] @ rest[:-1]) / around, 0.0), _MOST_ALIKE) if around > 0 else 0.0
-    worth = (1 - alike) / (1 + alike)
-    freedom = max(1.0, len(x) * worth - 2)
-    half = float(t.ppf(0.975, freedom) * fit.stderr / math.sqrt(worth))
+    worth = worth_of_mean(len(x), neighbours_alike(y - fit.intercept - fit.slope * x))
+    half = float(t.ppf(0.975, max(1.0, worth - 2)) * fit.stderr * math.sqrt(len(x) / worth))
     return float(fit.slope), float(fit.slope) - half, float(fit.slope) + half
