@@ -76,15 +76,17 @@ def write_report(study: Study, folder: Path, members: Sequence[str] = ()) -> Pat
     file = folder / REPORT
     if folder.exists() and not file.exists() and any(folder.iterdir()):
         raise OntogenyError(f"{folder} holds something else than a report: give a new or an empty folder.")
+    pictures = dict(_pictures(study, members))
+    # All that may be broken is read before anything is written.
+    text = "\n\n".join(_lines(study, pictures)) + "\n"
     for old in ("tables", "figures"):
         shutil.rmtree(folder / old, ignore_errors=True)
     _keep(folder, [study.places.study / name for name in ("params.yaml", "dvc.lock")])
     _keep(folder / "tables", _tables(study.trajectories))
-    pictures = dict(_pictures(study, members))
     for picture in pictures:
         _keep((folder / "figures" / picture).parent, [study.figures / picture])
     with replacing(file) as temporary:
-        temporary.write_text("\n\n".join(_lines(study, pictures)) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     log.info("%s: %d pictures, %.1f MB.", file, len(pictures), _megabytes(folder))
     return file
 
@@ -100,6 +102,8 @@ def _lines(study: Study, pictures: Mapping[str, str]) -> Iterator[str]:
         yield from [plain(found)] if isinstance(found, str) else _section(found)
     yield from _section(parts_table(pd.read_parquet(study.trajectories / "claims.parquet")))
     yield "## Pictures"
+    if not pictures:
+        yield "None: the stage `figures` has not run."
     for picture, caption in pictures.items():
         yield f"{caption}\n\n![{caption}](figures/{picture})"
 

@@ -71,6 +71,20 @@ def test_what_is_no_report_is_not_touched(study: Study, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_broken_study_leaves_an_earlier_report_as_it_is(study: Study, tmp_path: Path) -> None:
+    write_report(study, tmp_path / "kept")
+    before = {path: path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file()}
+    manifest = study.analyses("deep-s0") / "manifest.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace('"schema": ', '"schema": 9'))
+    for folder in ("kept", "new"):
+        with pytest.raises(OntogenyError, match="manifest.json has schema 9"):
+            write_report(study, tmp_path / folder)
+    manifest.write_text(whole)
+    assert {path: path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_study_that_was_not_run_has_no_report(study: Study, tmp_path: Path) -> None:
     empty = Study(study.params, type(study.places)(tmp_path / "empty", tmp_path / "empty"))
     with pytest.raises(OntogenyError, match="has no tables: run `ontogeny study`"):
