@@ -78,7 +78,7 @@ def test_a_broken_study_leaves_an_earlier_report_as_it_is(study: Study, tmp_path
     whole = manifest.read_text()
     manifest.write_text(whole.replace('"schema": ', '"schema": 9'))
     for folder in ("kept", "new"):
-        with pytest.raises(OntogenyError, match="manifest.json has schema 9"):
+        with pytest.raises(OntogenyError, match=r"manifest\.json has schema 9"):
             write_report(study, tmp_path / folder)
     manifest.write_text(whole)
     assert {path: path.read_bytes() for path in (tmp_path / "kept").rglob("*") if path.is_file()} == before
