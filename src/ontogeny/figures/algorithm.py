@@ -15,13 +15,14 @@ from ontogeny.core.results import IOI
 from ontogeny.core.roles import head_names
 from ontogeny.figures.roles import role_title
 from ontogeny.figures.style import (
+    MANY,
     MUTED,
     SHARED,
     TOKENS_NOTE,
+    by_scale,
     drawn,
     mark_handle,
     member_handles,
-    member_labels,
     member_styles,
     members_in_order,
     panel_grid,
@@ -81,16 +82,16 @@ def _reasons(records: Sequence[MemberRecord]) -> dict[tuple[str, int, str], str]
 @drawn
 def draw_algorithm(rows: pd.DataFrame) -> Figure:
     """Fig. 4 B-D: a panel a metric, a line a model; the band reaches from the null's mean to its 95th percentile."""
-    styles, labels = member_styles(rows), member_labels(rows)
+    styles = member_styles(rows)
     null = Line2D([], [], color=MUTED, alpha=0.3, linewidth=7, label="null: mean to 95th percentile")
     legend = [*member_handles(rows), null]
     figure, panels = panel_grid(
         METRICS, heights=[2.2], columns=3, width=12.9, legends=[legend], note=TOKENS_NOTE,
         title="IOI: share of the effect that the heads with the right role carry",
     )  # fmt: skip
-    pale = 0.16 / max(1, rows["seed"].nunique())
+    pale = 0.16 / max(1, rows["seed"].nunique()) * min(1.0, MANY / len(styles))
     for metric, (axes,) in panels.items():
-        here, absent = rows[rows["metric"] == metric], []
+        here, absent = rows[rows["metric"] == metric], {}
         axes.set_title(METRIC_TITLES[metric], fontsize=8.8)
         for member in reversed(members_in_order(here)):
             line, style = here[here["member"] == member].sort_values("step"), styles[member]
@@ -101,11 +102,11 @@ def draw_algorithm(rows: pd.DataFrame) -> Figure:
                         alpha=2 * pale, linewidth=5)  # fmt: skip
             axes.plot(x, line["value"], **style)
             if not line["value"].notna().any():
-                absent.append(f"{labels[member]}: undefined")
+                absent[member] = "undefined"
         token_axis(axes, here["tokens"].astype(float).tolist() or [0.0])
         axes.set_ylim(-3, 103)
         axes.set_ylabel("per cent of |e|")
-        axes.text(0.02, 0.97, "\n".join(reversed(absent)), transform=axes.transAxes, va="top", fontsize=7.5,
+        axes.text(0.02, 0.97, by_scale(here, absent), transform=axes.transAxes, va="top", fontsize=7.5,
                   color=MUTED)  # fmt: skip
     return figure
 
@@ -142,7 +143,7 @@ def repair_rows(records: Sequence[MemberRecord], trajectory: Trajectory) -> pd.D
 @drawn
 def draw_repair(rows: pd.DataFrame) -> Figure:
     """A panel a role: the share taken over, and below it the direct effect of the ablated heads."""
-    roles, styles, labels = list(dict.fromkeys(rows["role"])), member_styles(rows), member_labels(rows)
+    roles, styles = list(dict.fromkeys(rows["role"])), member_styles(rows)
     legend = [*member_handles(rows), mark_handle("beyond the window", "^", colour=MUTED, size=5)]
     columns = min(3, max(2, len(roles)))
     figure, panels = panel_grid(
@@ -150,7 +151,7 @@ def draw_repair(rows: pd.DataFrame) -> Figure:
         note=TOKENS_NOTE, title="IOI, self-repair: a role's leading heads are ablated",
     )  # fmt: skip
     for role, (upper, lower) in panels.items():
-        here, absent = rows[rows["role"] == role], []
+        here, absent = rows[rows["role"] == role], {}
         title = role_title(role)
         upper.set_title(title[:1].upper() + title[1:])
         for height in (0.0, 1.0):
@@ -167,11 +168,11 @@ def draw_repair(rows: pd.DataFrame) -> Figure:
                            markerfacecolor="none", markeredgecolor=style["color"], markeredgewidth=1)  # fmt: skip
             lower.plot(x, line["lost"], **style)
             if not line["lost"].notna().any():
-                absent.append(f"{labels[member]}: undefined")
+                absent[member] = "undefined"
         upper.set_ylim(_WINDOW[0] - 0.1, _WINDOW[1] + 0.1)
         upper.set_ylabel("taken over, share")
         lower.set_ylabel("lost, logits")
         token_axis(lower, here["tokens"].astype(float).tolist())
-        upper.text(0.02, 0.04, "\n".join(reversed(absent)), transform=upper.transAxes, va="bottom", fontsize=7,
+        upper.text(0.02, 0.04, by_scale(here, absent), transform=upper.transAxes, va="bottom", fontsize=7,
                    color=MUTED)  # fmt: skip
     return figure

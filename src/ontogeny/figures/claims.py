@@ -23,9 +23,9 @@ VERDICT_COLOURS: Final[Mapping[str, str]] = {
     "n/a": "#a3a9b4",
 }
 _WIDTH: Final = 12.0
-_PLACES: Final = {"claim": 0.55, "verdict": 4.15, "parts": 5.6, "statistic": 6.75, "why": 8.75}
+_PLACES: Final = {"claim": 0.55, "verdict": 3.6, "parts": 5.0, "statistic": 6.2, "why": 8.9}
 """Inches from the left."""
-_LETTERS: Final = {"claim": 52, "why": 47}
+_LETTERS: Final = {"claim": 44, "measured": 46, "why": 45}
 _LINE: Final = 0.155
 _PAD: Final = 0.16
 _DOTS: Final = 7
@@ -49,11 +49,12 @@ def draw_claims(rows: pd.DataFrame) -> Figure:
     wrapped = [
         {
             name: textwrap.wrap(str(row[key]), _LETTERS[name]) or [""]
-            for name, key in (("claim", "sentence"), ("why", "reason"))
+            for name, key in (("claim", "sentence"), ("measured", "measured"), ("why", "reason"))
         }
         for row in rows.to_dict("records")
     ]
-    heights = [_LINE * max(len(lines) for lines in texts.values()) + _PAD for texts in wrapped]
+    lines = [max(len(texts["claim"]), 1 + len(texts["measured"]), len(texts["why"])) for texts in wrapped]
+    heights = [_LINE * count + _PAD for count in lines]
     total = sum(heights) + 0.75
     figure = new_figure(_WIDTH, total)
 
@@ -75,11 +76,13 @@ def draw_claims(rows: pd.DataFrame) -> Figure:
     for row, texts, height in zip(rows.to_dict("records"), wrapped, heights):
         middle = y + height / 2
         axes.text(*at(0.12, middle), str(row["claim"]), va="center", fontsize=9, fontweight="bold")
-        for name, lines in texts.items():
-            axes.text(*at(_PLACES[name], middle), "\n".join(lines), va="center", fontsize=8, linespacing=1.25)
+        for name in ("claim", "why"):
+            axes.text(*at(_PLACES[name], middle), "\n".join(texts[name]), va="center", fontsize=8, linespacing=1.25)
         _chip(axes, at(_PLACES["verdict"], middle), str(row["verdict"]), total)
         _dots(axes, row, middle, total)
-        axes.text(*at(_PLACES["statistic"], middle), _number(row), va="center", fontsize=8)
+        x, first = _PLACES["statistic"], middle - _LINE / 2 * len(texts["measured"])
+        axes.text(*at(x, first), _number(row), va="center", fontsize=8)
+        axes.text(*at(x, first + 0.09), "\n".join(texts["measured"]), va="top", fontsize=7, color=MUTED)
         y += height
         line(y, FAINT, 0.6)
     return figure

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ontogeny.figures.roles import role_title
@@ -16,8 +17,11 @@ from ontogeny.figures.style import (
     FAINT,
     INK,
     MUTED,
+    PAPER,
     TOKENS_NOTE,
+    WARNING,
     drawn,
+    log_token_axis,
     mark_handle,
     member_handles,
     member_labels,
@@ -27,10 +31,11 @@ from ontogeny.figures.style import (
     short,
     styled,
     token_axis,
+    write_within,
 )
 from ontogeny.series import Emergence, Fluctuation, Trajectory, change_table, emergence_table
 
-_ONSET_COLUMNS: Final = ["status", "step", "tokens", "onset_tokens", "onset_low", "onset_high"]
+_ONSET_COLUMNS: Final = ["status", "step", "tokens", "onset_tokens", "onset_low", "onset_high", "agrees"]
 _ONSET_ROW: Final = ["suite", "member", "scale", "seed", "parameters", "task", "quantity", *_ONSET_COLUMNS]
 _KEYS: Final = ["suite", "member", "task", "quantity"]
 
@@ -51,9 +56,14 @@ def study_onset_rows(trajectory: Trajectory) -> pd.DataFrame:
 
 @drawn
 def draw_onsets(rows: pd.DataFrame) -> Figure:
-    """A panel a task and quantity, a line a model: the interval, its median, and the checkpoint of the rule."""
+    """A panel a task and quantity, a line a model: the interval, its median, and the checkpoint of the rule.
+
+    Where the two disagree, the checkpoint has another mark.
+    """
     panels, members = list(dict.fromkeys(rows["task"])), members_in_order(rows)
     legend = [mark_handle("median and interval", "o", filled=True), mark_handle("checkpoint of the rule", "|", size=8)]
+    if _apart(rows).any():
+        legend.append(mark_handle("the same, but the interval lies elsewhere", "X", colour=WARNING, filled=True))
     figure, grid = panel_grid(
         panels, heights=[0.17 * len(members) + 0.15], columns=3, width=11.0, legends=[legend], note=TOKENS_NOTE,
         title="Onset of each series",
@@ -62,26 +72,34 @@ def draw_onsets(rows: pd.DataFrame) -> Figure:
     places = places[np.isfinite(places)]
     for panel, (axes,) in grid.items():
         onset_panel(axes, rows[rows["task"] == panel], members)
-        axes.set_xscale("log")
-        if len(places):
-            axes.set_xlim(float(places.min()) / 1.6, float(places.max()) * 1.6)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        log_token_axis(axes, places)
     return figure
+
+
+def _apart(rows: pd.DataFrame) -> pd.Series:
+    """Onsets whose interval and rule do not agree."""
+    return ~rows["agrees"].astype("boolean").fillna(True).astype(bool)
 
 
 def onset_panel(axes: Axes, rows: pd.DataFrame, members: Sequence[str]) -> None:
     """One task and quantity; the largest model on top."""
     styles, labels = member_styles(rows), member_labels(rows)
-    for row in rows.to_dict("records"):
+    for row in rows.assign(apart=_apart(rows)).to_dict("records"):
         place, colour = len(members) - 1 - members.index(row["member"]), styles[row["member"]]["color"]
         if row["status"] == "found":
             axes.plot([row["onset_low"], row["onset_high"]], [place, place], color=colour, linewidth=1.8)
             axes.plot(row["onset_tokens"], place, marker="o", markersize=4.5, color=colour)
-            axes.plot(float(row["tokens"]), place, marker="|", markersize=8, color=INK, markeredgewidth=1.2)
+            marker, size, colour = ("X", 5.5, WARNING) if row["apart"] else ("|", 8.0, INK)
+            axes.plot(
+                float(row["tokens"]), place, marker=marker, markersize=size, color=colour,
+                markeredgewidth=0 if row["apart"] else 1.2,
+            )  # fmt: skip
         else:
             answer = "never" if row["status"] == "never" else "from the first"
-            axes.text(0.02, place, answer, transform=axes.get_yaxis_transform(), va="center", fontsize=7, color=MUTED)
+            axes.text(
+                0.02, place, answer, transform=axes.get_yaxis_transform(), va="center", fontsize=7, color=MUTED,
+                bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5},
+            )  # fmt: skip
     axes.set_yticks(range(len(members)), [labels.get(m, m) for m in reversed(members)], fontsize=7)
     axes.set_ylim(-0.7, len(members) - 0.3)
     axes.tick_params(axis="y", length=0)
@@ -116,6 +134,9 @@ def draw_series(rows: pd.DataFrame) -> Figure:
                 start["tokens"].astype(float), start["value"], linestyle="", marker="o", markersize=8.5,
                 markerfacecolor="none", markeredgecolor=style["color"], markeredgewidth=1.4, zorder=5,
             )  # fmt: skip
+        if not here["value"].notna().any():
+            write_within(axes, "no values")
+            axes.set_yticks([])
         token_axis(axes, here["tokens"].astype(float).tolist())
     return figure
 
@@ -131,19 +152,28 @@ def size_change_rows(table: pd.DataFrame, found: Sequence[Fluctuation]) -> pd.Da
 def draw_size_changes(rows: pd.DataFrame) -> Figure:
     """A panel a task and quantity: sizes, their level between change points, and the change points' intervals."""
     panels = list(dict.fromkeys(rows["task"]))
+    marks = [
+        mark_handle("size at a checkpoint", "o", colour=MUTED, filled=True, size=3),
+        Line2D([], [], color=MUTED, linewidth=1.6, label="level"),
+        Line2D([], [], color=FAINT, linewidth=7, label="where the level changes, interval"),
+    ]
     figure, grid = panel_grid(
         panels, heights=[2.4], columns=2, width=9.2 if len(panels) > 1 else 6.6, note=TOKENS_NOTE,
-        legends=[member_handles(rows)], title="Sizes over training: levels, and where they change",
+        legends=[member_handles(rows), marks], title="Sizes over training: levels, and where they change",
     )  # fmt: skip
     for panel, (axes,) in grid.items():
         here = rows[rows["task"] == panel]
         for member, style in member_styles(here).items():
             mine = here[here["member"] == member]
             _size_line(axes, mine[mine["kind"] == "size"], mine[mine["kind"] == "change"], str(style["color"]))
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        if (here["value"] > 0).any():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            write_within(axes, "no sizes")
+            axes.set_yticks([])
         axes.set_ylabel("size")
         token_axis(axes, here["tokens"].astype(float).tolist())
     return figure

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ontogeny.figures.style import (
+    MANY,
     METRIC_LABELS,
     TOKENS_NOTE,
     drawn,
@@ -20,6 +21,8 @@ from ontogeny.figures.training import (
     behaviour_rows,
     jaccard_panel,
     matched_jaccard_rows,
+    single_values,
+    size_label,
     size_panel,
     size_rows,
 )
@@ -41,11 +44,15 @@ def draw_overview(rows: pd.DataFrame) -> Figure:
     """Four tasks fit in a row."""
     tasks, styles = list(dict.fromkeys(rows["task"])), member_styles(rows)
     legend = [*member_handles(rows), mark_handle("onset", "o", size=9)]
+    grown = rows[rows["panel"] == "jaccard"]
+    if len(grown):
+        legend.append(single_values(f"likeness of consecutive circuits, {size_label(grown)}"))
     if (rows["status"] == "threshold_unmet").any():
         legend.append(mark_handle("best circuit, threshold not met", "v"))
     columns = min(4, len(tasks))
+    heights = [1.65, 1.35, 1.35] if len(styles) <= MANY else [2.0, 2.0, 2.4]
     figure, panels = panel_grid(
-        tasks, heights=[1.65, 1.35, 1.35], columns=columns, width=3.4 * columns, legends=[legend], note=TOKENS_NOTE
+        tasks, heights=heights, columns=columns, width=3.4 * columns, legends=[legend], note=TOKENS_NOTE
     )
     labels = ("edges kept", "Jaccard to previous")
     for task, (top, middle, low) in panels.items():

@@ -24,10 +24,10 @@ from ontogeny.figures.style import (
     PAPER,
     SHARED,
     TOKENS_NOTE,
+    by_scale,
     drawn,
     mark_handle,
     member_handles,
-    member_labels,
     member_styles,
     members_in_order,
     new_figure,
@@ -132,7 +132,7 @@ def _earliest(wide: pd.DataFrame, inside: set[str]) -> tuple[str, str]:
 @drawn
 def draw_components(rows: pd.DataFrame) -> Figure:
     """A panel a role, a line a model; dots where the head holds the role, the chance rate dotted."""
-    roles, styles, labels = [r for r in TASK_OF if r in set(rows["role"])], member_styles(rows), member_labels(rows)
+    roles, styles = [r for r in TASK_OF if r in set(rows["role"])], member_styles(rows)
     holding = mark_handle("the head holds the role", "o", colour=MUTED, filled=True, size=5)
     legend = [*member_handles(rows), holding, Line2D([], [], color=MUTED, linestyle=":", label="chance")]
     figure, panels = panel_grid(
@@ -140,15 +140,15 @@ def draw_components(rows: pd.DataFrame) -> Figure:
         title="The head of each role that comes first, among those in the circuit",
     )  # fmt: skip
     for role, (axes,) in panels.items():
-        here, notes = rows[rows["role"] == role], []
+        here, notes = rows[rows["role"] == role], {}
         for member in reversed(members_in_order(here)):
             line, style = here[here["member"] == member].sort_values("step"), styles[member]
             head, reason = str(line["head"].iloc[0]), str(line["reason"].iloc[0])
-            notes.append(f"{labels[member]}: {head or reason}")
+            notes[member] = head or reason
             _head_line(axes, line, str(style["color"]), str(style["marker"]), style["linestyle"])
             axes.plot(line["tokens"].astype(float), line["chance"], color=style["color"], linestyle=":", linewidth=0.9)
         _role_axes(axes, role, here, f"{role_title(role)} ({_CIRCUITS[TASK_OF[role]]})")
-        axes.text(0.02, 0.97, "\n".join(reversed(notes)), transform=axes.transAxes, va="top", fontsize=7, color=MUTED)
+        axes.text(0.02, 0.97, by_scale(here, notes), transform=axes.transAxes, va="top", fontsize=7, color=MUTED)
     return figure
 
 

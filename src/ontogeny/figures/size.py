@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ontogeny.figures.style import INK, MARKERS, MUTED, drawn, mark_handle, panel_grid, short
+from ontogeny.figures.style import INK, MARKERS, MUTED, PAPER, drawn, mark_handle, panel_grid, short
 from ontogeny.series import Trajectory, scale_colours
 
 _WHAT: Final = ("edges", "nodes")
@@ -74,8 +74,10 @@ def _panel(axes: Axes, here: pd.DataFrame) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.15)
+    tops = (here["size"] * (1 + here["variation"].fillna(0))).dropna()
+    axes.set_ylim(0, 1.35 * float(tops.max()) if len(tops) else 1.0)  # the note needs its place
+    if not len(tops):
+        axes.set_yticks([])
     first = here.iloc[0]
     text = f"{int(first['points'])} shapes: too few for a correlation"
     if math.isfinite(first["spearman"]):
@@ -83,7 +85,10 @@ def _panel(axes: Axes, here: pd.DataFrame) -> None:
             f"Spearman {first['spearman']:.2f} ({first['spearman_low']:.2f} to {first['spearman_high']:.2f}), "
             f"n = {int(first['points'])}"
         )
-    axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", fontsize=7, color=INK)
+    axes.text(
+        0.02, 0.97, text, transform=axes.transAxes, va="top", fontsize=7, color=INK,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.0},
+    )  # fmt: skip
 
 
 def _point(axes: Axes, row: Mapping[Any, Any]) -> None:

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ontogeny.figures.style import (
+    MANY,
     MUTED,
     TOKENS_NOTE,
     drawn,
@@ -23,6 +24,7 @@ from ontogeny.figures.style import (
     styled,
     token_axis,
 )
+from ontogeny.figures.training import single_values
 from ontogeny.series import Trajectory
 
 _COLUMNS: Final = (
@@ -41,17 +43,19 @@ def stability_rows(_: object, trajectory: Trajectory) -> pd.DataFrame:
 
 @drawn
 def draw_stability(rows: pd.DataFrame) -> Figure:
-    """A column a task; the band is where circuits of resampled prompts lie, the dots the 95th percentile of chance."""
+    """A column a task; the band is where circuits of resampled prompts lie, dotted the 95th percentile of chance."""
     tasks, styles = list(dict.fromkeys(rows["task"])), member_styles(rows)
     legend = [
         *member_handles(rows),
+        single_values(),
         Line2D([], [], color=MUTED, alpha=0.3, linewidth=7, label="prompts drawn again"),
         Line2D([], [], color=MUTED, linestyle=":", linewidth=1.3, label="random circuits, 95 %"),
     ]
     columns = min(4, len(tasks))
     figure, panels = panel_grid(
-        tasks, heights=[1.3, 1.3, 1.6], columns=columns, width=max(6.5, 3.4 * columns), legends=[legend],
-        note=TOKENS_NOTE, title="Circuits over training: size, and edges shared with the previous one (EWMA)",
+        tasks, heights=[1.3, 1.3, 1.6 if len(styles) <= MANY else 2.6], columns=columns,
+        width=max(6.5, 3.4 * columns), legends=[legend], note=TOKENS_NOTE,
+        title="Circuits over training at the sizes that were found, and edges shared with the previous one",
     )  # fmt: skip
     for task, (nodes, edges, alike) in panels.items():
         here = rows[rows["task"] == task]

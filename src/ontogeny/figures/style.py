@@ -9,12 +9,13 @@ from functools import wraps
 from typing import Any, Final, Literal, ParamSpec
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ontogeny.series import scale_colours
 
@@ -25,9 +26,12 @@ INK: Final = "#1f2430"
 MUTED: Final = "#6b7280"
 FAINT: Final = "#d7dbe2"
 PAPER: Final = "#ffffff"
+WARNING: Final = "#c2410c"
 KIND_COLOURS: Final = {"q": "#0072b2", "k": "#d55e00", "v": "#009e73", "mlp": "#8a8f98", "logits": "#1f2430"}
 """Of an edge, by what reads it (Okabe and Ito's colours: told apart by colour-blind readers)."""
 MARKERS: Final = "osD^vPX*hp"
+MANY: Final = 8
+"""Members; where there are more, lines are thinner and panels that they fill are higher."""
 LINE_STYLES: Final = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 SHARED: Final = ["suite", "member", "scale", "seed", "parameters", "task", "step", "tokens"]
 """Columns that rows of a checkpoint have in every figure."""
@@ -152,10 +156,11 @@ def members_in_order(rows: pd.DataFrame) -> list[str]:
 
 
 def member_styles(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """How the line of each member is drawn, from the columns of `styled`."""
+    """How the line of each member is drawn, from the columns of `styled`; thinner where there are many."""
     firsts = rows.drop_duplicates("member").set_index("member").loc[members_in_order(rows)]
+    widths = {"linewidth": 0.9, "markersize": 2.6} if len(firsts) > MANY else {"linewidth": 1.6, "markersize": 3.8}
     return {
-        str(member): {"color": colour, "marker": marker, "linestyle": LINE_STYLES[dashes]}
+        str(member): {"color": colour, "marker": marker, "linestyle": LINE_STYLES[dashes]} | widths
         for member, colour, marker, dashes in zip(firsts.index, firsts["colour"], firsts["marker"], firsts["dashes"])
     }
 
@@ -173,15 +178,27 @@ def member_handles(rows: pd.DataFrame) -> list[Line2D]:
     handles: list[Line2D] = []
     for scale, parameters in zip(firsts["scale"], firsts["parameters"]):
         if not any(handle.get_gid() == scale for handle in handles):
-            style = styles[firsts.index[firsts["scale"] == scale][0]] | {"linestyle": "-"}
+            style = styles[firsts.index[firsts["scale"] == scale][0]]
+            style |= {"linestyle": "-", "linewidth": 1.6, "markersize": 5.5}
             label = scale if pd.isna(parameters) else f"{scale} ({short(float(parameters))})"
-            handles.append(Line2D([], [], **style, markeredgewidth=0, markersize=5.5, label=label, gid=scale))
+            handles.append(Line2D([], [], **style, markeredgewidth=0, label=label, gid=scale))
     for handle in handles:
         handle.set_gid(None)
     if firsts["seed"].nunique() > 1:
         dashes = dict(sorted(zip(firsts["seed"], firsts["dashes"])))
         handles += [Line2D([], [], color=MUTED, linestyle=LINE_STYLES[d], label=f"seed {s}") for s, d in dashes.items()]
     return handles
+
+
+def by_scale(rows: pd.DataFrame, said: Mapping[str, str]) -> str:
+    """What is said of some members, a line a scale, the largest first; once where it is the same of all its seeds."""
+    firsts, lines = rows.drop_duplicates("member").set_index("member").loc[members_in_order(rows)], []
+    for scale, seeds in firsts.groupby("scale", sort=False)["seed"]:
+        texts = {seed: said[str(member)] for member, seed in seeds.items() if member in said}
+        alike = len(texts) == len(seeds) and len(set(texts.values())) == 1
+        parts = [*texts.values()][:1] if alike else [f"{text} (s{seed})" for seed, text in texts.items()]
+        lines += [f"{scale}: {', '.join(parts)}"] if parts else []
+    return "\n".join(lines)
 
 
 def mark_handle(label: str, marker: str, *, colour: str = INK, filled: bool = False, size: float = 5.5) -> Line2D:
@@ -263,6 +280,25 @@ def task_title(task: str) -> str:
     return TASK_TITLES.get(task, task.replace("_", " "))
 
 
+def log_token_axis(axes: Axes, places: np.ndarray) -> None:
+    """A logarithmic axis around these places; without any there is nothing to read off, and no tick."""
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if not len(places):
+        axes.set_xticks([])
+        return
+    axes.set_xscale("log")
+    low, high = float(places.min()) / 1.6, float(places.max()) * 1.6
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator([t for t in _log_ticks(low, high / 1.2) if t <= high]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def write_within(axes: Axes, text: str) -> None:
+    """A word in the middle of axes that have nothing to show."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
+
+
 def token_axis(axes: Axes, tokens: Sequence[float]) -> None:
     """A logarithmic axis of training tokens that still shows step 0, at its left end.
 
@@ -282,12 +318,13 @@ def token_axis(axes: Axes, tokens: Sequence[float]) -> None:
 
 
 def _log_ticks(first: float, last: float) -> list[float]:
-    """Decades; where fewer than three are in sight, 2 and 5 of each too. None right after the linear part."""
+    """Decades; where they are few, parts of each as well. None right after the linear part."""
     decades = [float(t) for t in LogLocator(numticks=20).tick_values(first, last)]
-    inside = [t for t in decades if first * 1.6 <= t <= last * 1.2]
-    if len(inside) < 3:
-        inside = [m * t for t in decades for m in (1, 2, 5) if first * 1.05 <= m * t <= last * 1.2]
-    return inside or [first]
+    for parts, spare, enough in (((1,), 1.6, 3), ((1, 3), 1.05, 3), ((1, 2, 5), 1.05, 2)):
+        inside = [m * t for t in decades for m in parts if first * spare <= m * t <= last * 1.2]
+        if len(inside) >= enough:
+            return inside
+    return [float(t) for t in MaxNLocator(5).tick_values(first, last) if first * 1.02 <= t <= last * 1.2] or [first]
 
 
 TOKENS_NOTE: Final = "training tokens (logarithmic)"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ontogeny.figures.style import (
@@ -17,6 +18,7 @@ from ontogeny.figures.style import (
     PAPER,
     SHARED,
     TOKENS_NOTE,
+    by_scale,
     drawn,
     mark_handle,
     member_handles,
@@ -27,9 +29,13 @@ from ontogeny.figures.style import (
     short,
     styled,
     token_axis,
+    write_within,
 )
 from ontogeny.series import Trajectory, headline, similarity_quantity
 
+_MATCHED: Final = "edges_at_"
+_KIND_LABELS: Final = {"edges": "at the sizes that were found", "edges_weighted": "weighted by |score|"}
+MOST_OF_THE_GRAPH: Final = "grown to most of the graph"
 _SIZE_QUANTITIES: Final = ("circuit/edges", "circuit/best_edges", "circuit/cap")
 STATUS_MARKS: Final[dict[str, dict[str, Any]]] = {
     "found": {"marker": "o", "fill": True, "label": "found"},
@@ -70,7 +76,7 @@ def draw_behaviour(rows: pd.DataFrame) -> Figure:
 def behaviour_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
     """One task."""
     axes.axhline(0, color=MUTED, linewidth=0.8)
-    absent, labels = [], member_labels(rows)
+    absent = {}
     pale = 0.16 / max(1, rows["seed"].nunique())
     for member in reversed(members_in_order(rows)):
         line = rows[rows["member"] == member].sort_values("step")
@@ -79,14 +85,14 @@ def behaviour_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, 
         axes.plot(x, line["value"], **style)
         start = line[line["onset"]]
         axes.plot(
-            start["tokens"].astype(float), start["value"], linestyle="", marker="o", markersize=10,
-            markerfacecolor="none", markeredgecolor=style["color"], markeredgewidth=1.7, zorder=5,
+            start["tokens"].astype(float), start["value"], linestyle="", marker="o",
+            markersize=2.6 * style["markersize"], markerfacecolor="none", markeredgecolor=style["color"],
+            markeredgewidth=1.7, zorder=5,
         )  # fmt: skip
         if not len(start):
-            absent.append(f"{labels[member]}: onset {line['onset_status'].iloc[0]}")
-    if absent:
-        text = "\n".join(reversed(absent))
-        axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", fontsize=7.5, color=MUTED, linespacing=1.35)
+            absent[member] = f"onset {line['onset_status'].iloc[0]}"
+    text = by_scale(rows, absent)
+    axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", fontsize=7.5, color=MUTED, linespacing=1.35)
 
 
 def size_rows(trajectory: Trajectory) -> pd.DataFrame:
@@ -135,7 +141,7 @@ def size_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]
     largest, least = rows["best_edges"].max(), rows["best_edges"].min()
     if not np.isfinite(largest):
         axes.set_ylim(1, 100)
-        axes.text(0.5, 0.5, "no circuit", transform=axes.transAxes, ha="center", va="center", color=MUTED)
+        write_within(axes, "no circuit")
     else:
         spare = 1.7 if largest > 2 * least else 3.0
         axes.set_ylim(max(0.7, least / spare), largest * spare)
@@ -183,8 +189,9 @@ def jaccard_rows(trajectory: Trajectory, kind: str = "edges") -> pd.DataFrame:
 def draw_jaccard(rows: pd.DataFrame) -> Figure:
     """A panel a task: dots are the plain values, lines their exponentially weighted mean."""
     tasks, kind = list(dict.fromkeys(rows["task"])), str(rows["kind"].iloc[0]) if len(rows) else "edges"
-    legend = [*member_handles(rows), mark_handle("single values", "o", colour=MUTED, filled=True, size=3)]
-    title = f"Edges shared with the previous checkpoint's circuit, {_kind_label(kind)}"
+    legend = [*member_handles(rows), single_values()]
+    label = size_label(rows) if kind.startswith(_MATCHED) else _KIND_LABELS.get(kind, kind)
+    title = f"Edges shared with the previous checkpoint's circuit, {label}"
     figure, panels = panel_grid(tasks, heights=[2.1], legends=[legend], note=TOKENS_NOTE, title=title)
     there = rows.loc[rows["value"].notna(), "tokens"].astype(float)
     for task, (axes,) in panels.items():
@@ -195,12 +202,17 @@ def draw_jaccard(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _kind_label(kind: str) -> str:
-    if kind == "edges":
-        return "at the sizes that were found"
-    if kind == "edges_weighted":
-        return "weighted by |score|"
-    return f"circuits grown to {kind.rpartition('_at_')[2].replace('_', '.').replace('pct', ' % of the edges')}"
+def single_values(what: str = "single values") -> Line2D:
+    """Legend entry of the dots beside a smoothed line."""
+    return mark_handle(f"{what} (lines: smoothed)", "o", colour=MUTED, filled=True, size=3)
+
+
+def size_label(rows: pd.DataFrame) -> str:
+    """To which size the circuits of `matched_jaccard_rows` are grown; also the floor, where it is more."""
+    per_cent = float(str(rows["kind"].iloc[0]).removeprefix(_MATCHED).removesuffix("pct").replace("_", "."))
+    floored = rows.loc[rows["grown"] > per_cent / 100 * rows["graph_edges"] + 0.5, "grown"]
+    least = f", at least {floored.max():.0f}" if len(floored) else ""
+    return f"grown to {per_cent:g} % of the edges{least}"
 
 
 def jaccard_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
@@ -212,16 +224,32 @@ def jaccard_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, An
         axes.plot(x, line["ewma"], **(style | {"marker": ""}))
     axes.set_ylim(-0.03, 1.03)
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    if not rows["value"].notna().any():
-        axes.text(0.5, 0.5, "no two circuits in a row", transform=axes.transAxes, ha="center", va="center", color=MUTED)
+    hidden = rows[rows["status"] == MOST_OF_THE_GRAPH].drop_duplicates("scale")
+    if len(hidden):
+        lines = [f"{r.scale}: not shown, {r.grown:.0f} of {r.graph_edges:.0f} edges" for r in hidden.itertuples()]
+        axes.text(0.02, 0.04, "\n".join(lines), transform=axes.transAxes, va="bottom", fontsize=7, color=MUTED)
+    elif not rows["value"].notna().any():
+        write_within(axes, "no two circuits in a row")
 
 
 def matched_jaccard_rows(trajectory: Trajectory) -> pd.DataFrame:
-    """The same for circuits grown to one size: the largest of the sizes that the study compares."""
-    prefix = similarity_quantity("edges_at_", "").rstrip("/")
+    """The same for circuits grown to one size: the largest of the sizes that the study compares.
+
+    `grown` is that size in edges, `graph_edges` how many there are. Circuits of more than half of them are alike
+    whatever was found: they have no value, and the status says so.
+    """
+    prefix = similarity_quantity(_MATCHED, "").rstrip("/")
     kinds = {q.split("/")[1] for q in trajectory.table["quantity"].unique() if q.startswith(prefix)}
-    largest = max(kinds, key=lambda kind: float(kind[9:-3].replace("_", ".")), default="edges_at_5pct")
-    return jaccard_rows(trajectory, largest)
+    largest = max(kinds, key=lambda kind: float(kind[len(_MATCHED) : -3].replace("_", ".")), default=f"{_MATCHED}5pct")
+    rows, sizes = jaccard_rows(trajectory, largest), trajectory.stability
+    grown = sizes[sizes["size"] == largest.removeprefix(_MATCHED)].drop_duplicates("member")
+    rows["grown"] = rows["member"].map(grown.set_index("member")["edges"]).astype(float)
+    graphs = trajectory.sizes.drop_duplicates("scale").set_index("scale")["graph_edges"]
+    rows["graph_edges"] = rows["scale"].map(graphs).astype(float)
+    most = rows["grown"] > rows["graph_edges"] / 2
+    rows.loc[most, ["value", "ewma"]] = np.nan
+    rows.loc[most, "status"] = MOST_OF_THE_GRAPH
+    return rows
 
 
 def weighted_jaccard_rows(trajectory: Trajectory) -> pd.DataFrame:

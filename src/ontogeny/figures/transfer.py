@@ -139,7 +139,7 @@ def draw_alikeness(rows: pd.DataFrame) -> Figure:
                 _whiskers(axes, np.arange(len(kinds)) + shift, line, name, styles[member])
         upper.set_ylim(_WINDOW[0] - 0.05, _WINDOW[1] + 0.05)
         upper.set_ylabel("raw faithfulness")
-        lower.set_ylim(-0.03, 1.03)
+        lower.set_ylim(-0.08, 1.08)
         lower.set_ylabel("Jaccard, edges")
         words = [KIND_LABELS[kind].replace(", ", ",\n") for kind in kinds]
         lower.set_xticks(range(len(kinds)), words, fontsize=6.8)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ontogeny.core.results import IOI, CheckpointAnalysis
-from ontogeny.core.roles import RoleScores, head_names
+from ontogeny.core.roles import head_names
 from ontogeny.records import MemberRecord
 from ontogeny.stages.terminal import new_table, number, short_onset, whole
 
@@ -40,8 +40,11 @@ def role_table(records: Sequence[MemberRecord], onsets: pd.DataFrame) -> Table:
                 table.add_row(member, title, "-", "-", "-", "-", f"not measured: {scores.reason}")
                 continue
             onset = "-" if row is None else whole(row.step) if row.status == "found" else short_onset(str(row.status))
-            numbers = (number(float(scores.score[head])), number(float(scores.chance[head])))
-            table.add_row(member, title, *head_names([head]), *numbers, onset, _holders(analysis, scores))
+            numbers = (_digits(float(scores.score[head])), _digits(float(scores.chance[head])))
+            holders = analysis.holders.get(name, ())
+            why = str(row.reason) if holders and row is not None and row.status == "never" else ""
+            heads = _names(holders) + (f" (no onset: {why})" if why else "")
+            table.add_row(member, title, *head_names([head]), *numbers, onset, heads)
         table.add_section()
     return table
 
@@ -117,14 +120,15 @@ def other_algorithms(records: Sequence[MemberRecord]) -> Iterator[str]:
             )
 
 
-def _holders(analysis: CheckpointAnalysis, scores: RoleScores) -> str:
-    return _names(analysis.holders.get(scores.role, ()))
-
-
 def _names(heads: Sequence[tuple[int, int]]) -> str:
     """The first few."""
     more = f" and {len(heads) - _SHOWN} more" if len(heads) > _SHOWN else ""
     return ", ".join(head_names(heads[:_SHOWN])) + more if heads else "none"
+
+
+def _digits(value: float) -> str:
+    """Two decimals, and more where the first digits are zeros: some roles are held at a score of 0.003."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.01 else number(value)
 
 
 def _percent(value: float) -> str:

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from ontogeny.figures import FIGURES, render
-from ontogeny.figures.claims import VERDICT_COLOURS, claim_rows
+from ontogeny.figures.claims import VERDICT_COLOURS, claim_rows, draw_claims
 from ontogeny.figures.onset import study_onset_rows
-from ontogeny.figures.size import size_scale_rows
+from ontogeny.figures.size import draw_size_scale, size_scale_rows
 from ontogeny.params import TrajectoryParams
 from ontogeny.series import Trajectory, follow
 from ontogeny.series.claims import ALL, VERDICTS
@@ -54,6 +54,21 @@ def test_claims_are_in_order_and_their_parts_are_counted(trajectory: Trajectory)
     parts = rows[[f"parts_{name}" for name in VERDICTS]].sum(axis=1)
     assert parts.sum() == (trajectory.claims["about"] != ALL).sum()
     assert set(VERDICT_COLOURS) == set(VERDICTS)
+
+
+def test_every_claim_says_what_its_statistic_is(trajectory: Trajectory) -> None:
+    rows = claim_rows(trajectory)
+    words = [" ".join(text.get_text().split()) for text in draw_claims(rows).axes[0].texts]
+    assert set(rows["measured"]) <= set(words)
+
+
+def test_bars_of_sizes_end_below_the_note(trajectory: Trajectory) -> None:
+    rows = size_scale_rows(trajectory)
+    for task, stack in zip(dict.fromkeys(rows["task"]), zip(*[iter(draw_size_scale(rows).axes)] * 2)):
+        for axes, what in zip(stack, ("edges", "nodes")):
+            here = rows[(rows["task"] == task) & (rows["what"] == what)]
+            top = (here["size"] * (1 + here["variation"].fillna(0))).max()
+            assert not math.isfinite(top) or axes.get_ylim()[1] > 1.2 * top
 
 
 @pytest.mark.parametrize("name", ["onsets", "size_against_scale", "claims"])

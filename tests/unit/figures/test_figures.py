@@ -20,6 +20,7 @@ from ontogeny.figures.curve import final_curve_rows
 from ontogeny.figures.diagram import draw_diagram, node_of, place
 from ontogeny.figures.style import (
     TASK_TITLES,
+    by_scale,
     member_handles,
     member_labels,
     member_styles,
@@ -31,11 +32,14 @@ from ontogeny.figures.style import (
     token_axis,
 )
 from ontogeny.figures.training import (
+    MOST_OF_THE_GRAPH,
     behaviour_rows,
     draw_behaviour,
+    draw_jaccard,
     draw_size,
     jaccard_rows,
     matched_jaccard_rows,
+    size_label,
     size_rows,
 )
 from ontogeny.params import TrajectoryParams
@@ -77,6 +81,37 @@ def test_jaccard_rows_are_the_tables_numbers(trajectory: Trajectory) -> None:
     assert len(rows) == len(table)
     assert np.nansum(rows["value"]) == pytest.approx(np.nansum(table["value"]))
     assert set(matched_jaccard_rows(trajectory)["kind"]) == {"edges_at_5pct"}
+
+
+def test_matched_circuits_say_their_size_and_are_left_out_where_it_is_most_of_the_graph() -> None:
+    few = follow(study(("nano", "deep"), STEPS[-4:], ("ioi", "sva")), TrajectoryParams(matched_floor=60, resamples=50))
+    rows = matched_jaccard_rows(few)
+    nano, deep = (rows[rows["member"] == f"{scale}-s0"] for scale in ("nano", "deep"))
+    graphs = {scale: SCALES[scale].graph.n_edges for scale in ("nano", "deep")}
+    assert graphs["nano"] / 2 < 60
+    assert set(zip(nano["grown"], nano["graph_edges"])) == {(60, graphs["nano"])}
+    assert nano["value"].isna().all()
+    assert set(nano["status"]) == {MOST_OF_THE_GRAPH}
+    assert set(deep["grown"]) == {max(60, round(0.05 * graphs["deep"]))}
+    table = few.table[few.table["quantity"] == "similarity/edges_at_5pct/previous"].set_index("member")
+    assert deep["value"].tolist() == table.loc["deep-s0", "value"].tolist()
+    assert size_label(rows) == "grown to 5 % of the edges, at least 60"
+    assert size_label(rows.assign(grown=(rows["graph_edges"] * 0.05).round())) == "grown to 5 % of the edges"
+    words = [text.get_text() for axes in draw_jaccard(rows).axes for text in axes.texts]
+    assert set(words) == {f"nano: not shown, 60 of {graphs['nano']} edges"}
+
+
+def test_members_of_a_scale_share_a_line_of_words_and_many_have_thin_lines() -> None:
+    columns = ["member", "scale", "seed", "parameters", "task"]
+    rows = pd.DataFrame(
+        [(f"{s}-s{i}", s, i, p, "ioi") for s, p in (("a", 1), ("b", 9)) for i in range(5)], columns=columns
+    )
+    said = {"a-s0": "never", "a-s3": "first"} | {f"b-s{i}": "never" for i in range(5)}
+    assert by_scale(rows, said) == "b: never\na: never (s0), first (s3)"
+    assert by_scale(rows, {}) == ""
+    many, few = member_styles(styled(rows, rows)), member_styles(styled(rows[:6], rows))
+    assert many["a-s0"]["linewidth"] < few["a-s0"]["linewidth"]
+    assert len(member_handles(styled(rows, rows))) == 2 + 5
 
 
 def test_diagram_rows_are_the_circuits_edges_strongest_first() -> None:
@@ -168,6 +203,14 @@ def test_token_axis_shows_step_0_at_its_left_end() -> None:
     # Equal factors are equal distances, as on a logarithmic axis.
     at = axes.transData.transform([(t, 0) for t in (1e4, 1e5, 1e6)])[:, 0]
     assert at[1] - at[0] == pytest.approx(at[2] - at[1])
+
+
+@pytest.mark.parametrize(("first", "last"), [(2.6e9, 6.7e9), (3.3e9, 4.1e9), (1e4, 5e6), (1e3, 1e9), (4e9, 4e11)])
+def test_a_token_axis_has_some_ticks_and_not_too_many(first: float, last: float) -> None:
+    axes = new_figure(3, 2).add_axes((0.1, 0.1, 0.8, 0.8))
+    token_axis(axes, [first, last])
+    low, high = axes.get_xlim()
+    assert 2 <= sum(low <= tick <= high for tick in axes.xaxis.get_majorticklocs()) <= 7
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ontogeny.figures.onset import (
     series_rows,
     size_change_rows,
 )
-from ontogeny.figures.style import render
+from ontogeny.figures.style import WARNING, render
 from ontogeny.params import TrajectoryParams
 from ontogeny.series import emergences, external_table, fluctuations
 
@@ -69,3 +69,33 @@ def test_sizes_and_their_changes_are_drawn_the_same_every_time() -> None:
     assert (rows["kind"] == "size").sum() == 36
     assert rows.loc[rows["kind"] == "change", "step"].tolist() == [6, 6, 6]
     assert render(draw_size_changes(rows), "svg") == render(draw_size_changes(rows), "svg")
+
+
+def test_an_interval_that_disagrees_with_the_rule_is_marked() -> None:
+    rows = onset_rows(emergences(external_table(frame()).table, PARAMS))
+    assert rows["agrees"].dropna().all()
+    apart = rows.assign(agrees=rows["agrees"].where(rows["member"] != "net-8m", False))
+    for table, marks in ((rows, 0), (apart, 1)):
+        figure = draw_onsets(table)
+        assert sum(line.get_color() == WARNING for line in figure.axes[0].lines) == marks
+        assert len([word for legend in figure.legends for word in legend.get_texts()]) == 2 + marks
+
+
+def test_without_onsets_the_axis_has_no_ticks_and_a_narrow_one_has_several() -> None:
+    rows = onset_rows(emergences(external_table(frame()).table, PARAMS))
+    (axes,) = draw_onsets(rows).axes
+    low, high = axes.get_xlim()
+    assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 2
+    (empty,) = draw_onsets(rows[rows["status"] == "never"]).axes
+    assert not len(empty.get_xticks())
+    assert [text.get_text() for text in empty.texts] == ["never"]
+
+
+def test_without_values_a_picture_says_so() -> None:
+    table = external_table(frame()).table.assign(value=float("nan"))
+    drawn = draw_series(series_rows(table, emergences(table, PARAMS))).axes[0]
+    assert [text.get_text() for text in drawn.texts] == ["no values"]
+    figure = draw_size_changes(size_change_rows(table, fluctuations(table, PARAMS)))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no sizes"]
+    words = [word.get_text() for legend in figure.legends for word in legend.get_texts()]
+    assert words[-3:] == ["size at a checkpoint", "level", "where the level changes, interval"]

@@ -57,6 +57,7 @@ def test_over_time_beside_over_seeds_in_the_colour_of_the_scale(trajectory: Traj
     assert rows.groupby("scale")["colour"].nunique().tolist() == [1, 1]
     figure = draw_alikeness(rows)
     assert figure.axes[1].get_xticklabels()[0].get_text() == "at home"
+    assert figure.axes[1].get_ylim()[1] > 1.05, "marks at 1 are whole"
     assert len([axes for axes in figure.axes if axes.axison]) == 4
 
 

@@ -16,7 +16,7 @@ from ontogeny.params import ClaimsParams, TrajectoryParams
 from ontogeny.series import alikeness, follow, transfer_table
 from ontogeny.series.claims import ALL, Claim, texts
 from ontogeny.series.claims import claims_table as table_of
-from ontogeny.stages.claims import claims_table
+from ontogeny.stages.claims import claims_table, parts_table
 from ontogeny.stages.learning import LEARNT, verdicts
 from ontogeny.stages.mechanism import (
     algorithm_table,
@@ -138,6 +138,12 @@ def test_the_role_table_names_the_leading_head_and_who_holds_the_role() -> None:
     best = int(score.argmax())
     assert f" a{best // 4}.h{best % 4} " in deep
     assert number(float(score.max())) in deep
+    assert "no onset" not in deep
+    onsets = follow(records, TrajectoryParams()).role_onsets
+    unseen = onsets.assign(status="never", reason="the rise is within 9, 3 standard errors")
+    lines = text(role_table(records, unseen)).splitlines()
+    assert any("deep-s0" in line and "(no onset: the rise is within 9, 3 standard errors)" in line for line in lines)
+    assert not any("none (no onset" in line for line in lines)
     assert deep.rstrip().endswith("a5.h2")
     (nano,) = [line for line in lines if "nano-s0" in line and " name mover" in line and "negative" not in line]
     assert nano.rstrip().endswith("none")
@@ -231,5 +237,9 @@ def test_the_claims_table_has_a_line_a_claim_and_says_why() -> None:
         assert not any("a part" in line for line in lines)
     first = next(line for line in text(claims_table(table)).splitlines() if line.split()[:1] == ["C1"])
     assert "0.25" in first
-    assert "-0.50 to 1.00" in first
     assert "reason of C1" in first
+    for shown in (claims_table(table), parts_table(table.assign(about="ioi"))):
+        (column,) = [column for column in shown.columns if column.header == "statistic"]
+        cells = list(column.cells)
+        assert cells[0] == f"0.25 (-0.50 to 1.00): {texts(rules)['C1'].statistic}"
+    assert list(parts_table(table).columns[3].cells) == ["-"], "that part has no statistic"
