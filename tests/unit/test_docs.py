@@ -1,9 +1,15 @@
-"""The pages for people: their links lead somewhere, and what they say of the kept study is what its tables say."""
+"""The pages for people: their links lead somewhere, and the page of tables names every column that there is."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from ontogeny.params import TrajectoryParams
+from ontogeny.series import Trajectory, follow
+from support.synthetic_study import STEPS, study
+from support.synthetic_transfers import transfers
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -34,3 +40,27 @@ def test_there_are_pages_and_links() -> None:
     assert len(PAGES) > 15
     assert sum(len(LINK.findall(page.read_text(encoding="utf-8"))) for page in PAGES) > 50
     assert "onset" in LINK.findall("[o](onset)")[0]
+
+
+def columns_explained() -> dict[str, set[str]]:
+    """File -> columns that docs/tables.md names in its section; `Who and when` counts only where it is repeated."""
+    sections = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    found: dict[str, set[str]] = {}
+    for section in sections:
+        title, *lines = section.splitlines()
+        cells = [line.split(" | ")[0] for line in lines if line.startswith("| `")]
+        for file in re.findall(r"`(\w+)`", title):
+            found[file] = set(re.findall(r"`(\w+)`", " ".join(cells)))
+    return found
+
+
+def test_every_column_of_every_table_is_explained() -> None:
+    records = study(("nano", "small"), STEPS[-6:], ("ioi", "greater_than"), seeds=2)
+    trajectory = follow(records, TrajectoryParams(resamples=50, null_circuits=3), transfers=transfers(records))
+    explained = columns_explained()
+    assert set(explained) == {field.name for field in fields(Trajectory)}
+    for name, named in explained.items():
+        columns = set(getattr(trajectory, name).columns)
+        assert len(columns) > 4
+        assert not columns - named, f"docs/tables.md, section {name}: columns that it does not explain"
+    assert "kept" in explained["onsets"]

@@ -125,8 +125,8 @@ def _provenance(study: Study) -> Iterator[str]:
             "- Settings: [params.yaml](params.yaml).",
             f"- Members (scale and seed): {', '.join(study.params.suite.members)}. Other seeds: {seeds}.",
             f"- Python {platform.python_version()} on {platform.system()} {platform.machine()}: {packages}.",
-            "- Tables: the folder [tables](tables), large ones as Parquet; columns are explained in the documentation "
-            "(Series, Statistics and verdicts).",
+            "- Tables: the folder [tables](tables), large ones as Parquet; their columns are explained in the "
+            "documentation (the page Tables: docs/tables.md among the sources).",
         ]
     )
 
