@@ -63,7 +63,7 @@ def draw_onsets(rows: pd.DataFrame) -> Figure:
     panels, members = list(dict.fromkeys(rows["task"])), members_in_order(rows)
     legend = [mark_handle("median and interval", "o", filled=True), mark_handle("checkpoint of the rule", "|", size=8)]
     if _apart(rows).any():
-        legend.append(mark_handle("the same, but the interval lies elsewhere", "X", colour=WARNING, filled=True))
+        legend.append(mark_handle("the same, apart from the interval", "X", colour=WARNING, filled=True))
     figure, grid = panel_grid(
         panels, heights=[0.17 * len(members) + 0.15], columns=3, width=11.0, legends=[legend], note=TOKENS_NOTE,
         title="Onset of each series",
