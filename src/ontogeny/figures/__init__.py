@@ -116,7 +116,7 @@ FIGURES: dict[str, FigureKind] = {
     for kind in (
         FigureKind(
             "overview",
-            "The study in one picture: behaviour, circuit size, and likeness of consecutive circuits, a column a task.",
+            "The study in one picture: behaviour, circuit size, and likeness of consecutive circuits grown to one size.",
             lambda _, trajectory: overview_rows(trajectory),
             draw_overview,
         ),
@@ -140,7 +140,7 @@ FIGURES: dict[str, FigureKind] = {
         ),
         FigureKind(
             "edge_jaccard_matched",
-            "Edges that consecutive circuits share when both are grown to the same size.",
+            "Edges that consecutive circuits share when both are grown to the same size, at most half of the graph.",
             lambda _, trajectory: matched_jaccard_rows(trajectory),
             draw_jaccard,
         ),

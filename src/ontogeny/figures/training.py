@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ontogeny.figures.style import (
     FAINT,
+    MANY,
     METRIC_LABELS,
     MUTED,
     PAPER,
@@ -192,11 +193,13 @@ def draw_jaccard(rows: pd.DataFrame) -> Figure:
     legend = [*member_handles(rows), single_values()]
     label = size_label(rows) if kind.startswith(_MATCHED) else _KIND_LABELS.get(kind, kind)
     title = f"Edges shared with the previous checkpoint's circuit, {label}"
-    figure, panels = panel_grid(tasks, heights=[2.1], legends=[legend], note=TOKENS_NOTE, title=title)
+    styles = member_styles(rows)
+    height = 2.1 if len(styles) <= MANY else 3.2
+    figure, panels = panel_grid(tasks, heights=[height], legends=[legend], note=TOKENS_NOTE, title=title)
     there = rows.loc[rows["value"].notna(), "tokens"].astype(float)
     for task, (axes,) in panels.items():
         here = rows[rows["task"] == task]
-        jaccard_panel(axes, here, member_styles(rows))
+        jaccard_panel(axes, here, styles)
         token_axis(axes, (there if len(there) else here["tokens"].astype(float)).tolist())
         axes.set_ylabel("Jaccard")
     return figure
