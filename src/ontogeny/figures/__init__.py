@@ -116,7 +116,7 @@ FIGURES: dict[str, FigureKind] = {
     for kind in (
         FigureKind(
             "overview",
-            "The study in one picture: behaviour, circuit size, and likeness of consecutive circuits grown to one size.",
+            "The study in one picture: behaviour, circuit size, likeness of circuits that are grown to one size.",
             lambda _, trajectory: overview_rows(trajectory),
             draw_overview,
         ),
