@@ -1,9 +1,10 @@
-"""The pages for people: their links lead somewhere, and the page of tables names every column that there is."""
+"""The pages for people: links lead somewhere, every column is explained, the kept study's verdicts are its tables'."""
 
 import re
 from dataclasses import fields
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ontogeny.params import TrajectoryParams
@@ -60,3 +61,15 @@ def test_every_column_of_every_table_is_explained_and_no_other() -> None:
     for files, named in explained.items():
         columns = {str(column) for file in files for column in getattr(trajectory, file).columns}
         assert named == columns, f"section {files} of docs/tables.md"
+
+
+def test_the_page_of_the_full_study_says_what_its_tables_say() -> None:
+    """Verdicts of the page and of the kept report: a study that is run again changes all of them, or none."""
+    folder = ROOT / "docs" / "study"
+    claims = pd.read_csv(folder / "full" / "tables" / "claims.csv")
+    whole = claims[claims["about"] == "all"]
+    assert list(whole["claim"]) == [f"C{n}" for n in range(1, 13)]
+    page, report = ((folder / name).read_text(encoding="utf-8") for name in ("index.md", "full/report.md"))
+    for row in whole.itertuples():
+        assert f"| {row.claim} | {row.sentence} | {row.verdict} | " in report
+        assert re.search(rf"^\| {row.claim} [^|]* \| {row.verdict} \| ", page, re.MULTILINE), row.claim
