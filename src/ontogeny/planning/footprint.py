@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from ontogeny.models.forward import bytes_of_run
 from ontogeny.models.memory import BUDGET
 from ontogeny.models.outline import Outline
 from ontogeny.models.weights import Architecture
-from ontogeny.params import AnalyseParams
+from ontogeny.params import AnalyseParams, TuneParams
 from ontogeny.planning.effort import PROMPT
+from ontogeny.tuning.cost import KEPT, bench_bytes
 
 ITEM = {"float32": 4, "float64": 8, "bfloat16": 2}
 """Bytes of a number."""
@@ -40,6 +42,10 @@ class Memory(NamedTuple):
     device: int
     """0 where the device is the host."""
 
+    def or_more(self, other: Memory) -> Memory:
+        """The larger of both, on either side."""
+        return Memory(max(self.host, other.host), max(self.device, other.device))
+
 
 def worker_memory(
     outline: Outline, pairs: int, settings: AnalyseParams, *, accelerator: bool, circuits: bool = True
@@ -61,6 +67,27 @@ def worker_memory(
     one = bytes_of_run(a, PROMPT, item)
     working = working_memory(a, pairs, settings) if circuits else max(one, min(BUDGET, pairs * one))
     most = int(SLACK * max((LOADING_GATED if a.gated else LOADING) * weights, weights + working))
+    return Memory(INTERPRETER + weights, most) if accelerator else Memory(INTERPRETER + most, 0)
+
+
+def tuning_memory(
+    outline: Outline, pairs: int, settings: AnalyseParams, tune: TuneParams, *, accelerator: bool
+) -> Memory:
+    """Of the worker that tries settings on a model: what it keeps of models, and the scoring of one; else as above.
+
+    Args:
+        outline: the model.
+        pairs: prompt pairs in the largest split.
+        settings: section `analyse`.
+        tune: section `tune`.
+        accelerator: whether the model is put on a device with memory of its own.
+    """
+    item, a = ITEM[settings.precision], outline.architecture
+    splits = (*tune.space.examples, 1.0, 1.0)
+    bench = bench_bytes(a, outline.parameters, item, [(math.ceil(share * pairs), PROMPT) for share in splits])
+    kept = max(bench, min(KEPT, len(tune.checkpoints) * bench))
+    most = int(SLACK * (kept + working_memory(a, pairs, settings)))
+    weights = outline.parameters * item
     return Memory(INTERPRETER + weights, most) if accelerator else Memory(INTERPRETER + most, 0)
 
 

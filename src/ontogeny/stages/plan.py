@@ -21,7 +21,7 @@ from ontogeny.models.checkpoints import TrainedSource
 from ontogeny.models.outline import Outline, outline_of
 from ontogeny.params import CheckpointsParams, split_member
 from ontogeny.planning.effort import Effort, checkpoint_effort, transfer_effort, tuning_effort
-from ontogeny.planning.footprint import COPIES, Memory, record_bytes, shared_memory, worker_memory
+from ontogeny.planning.footprint import COPIES, Memory, record_bytes, shared_memory, tuning_memory, worker_memory
 from ontogeny.stages.study import Study
 from ontogeny.stages.transfer import mates_of
 from ontogeny.tasks import get_task
@@ -140,6 +140,14 @@ def _plan_member(study: Study, member: str, examples: Mapping[str, int]) -> Memb
         records += record_bytes(outline.architecture, len(examples), each.analyses)
     circuits = sum("circuits" in each.analyses for each in forecast)
     mates = mates_of(member, params.suite.members)
+    pairs, accelerator = max(examples.values()), params.execution.device not in ("cpu", "mps")
+    memory = worker_memory(
+        outline,
+        pairs,
+        settings,
+        accelerator=accelerator,
+        circuits=any(each.analyses != ("behaviour",) for each in forecast),
+    )
     tuned = sum(checkpoint.partition("@")[0] == member for checkpoint in params.tune.checkpoints)
     return MemberPlan(
         member=member,
@@ -151,13 +159,9 @@ def _plan_member(study: Study, member: str, examples: Mapping[str, int]) -> Memb
         effort=effort,
         transfer=transfer_effort(examples, min(circuits, params.transfer.anchors), len(mates), params.transfer),
         tuning=tuning_effort(outline.architecture.graph, examples, settings, params.tune).times(tuned),
-        memory=worker_memory(
-            outline,
-            max(examples.values()),
-            settings,
-            accelerator=params.execution.device not in ("cpu", "mps"),
-            circuits=any(each.analyses != ("behaviour",) for each in forecast),
-        ),
+        memory=memory.or_more(tuning_memory(outline, pairs, settings, params.tune, accelerator=accelerator))
+        if tuned
+        else memory,
         records=records,
     )
 

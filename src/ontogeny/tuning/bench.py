@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -48,7 +48,7 @@ from ontogeny.params import AnalyseParams, AttributionParams, SearchParams, Tune
 from ontogeny.patching import CircuitEvaluator
 from ontogeny.records.datasets import read_dataset
 from ontogeny.tasks.tokenizer import FileTokenizer
-from ontogeny.tuning.cost import passes
+from ontogeny.tuning.cost import KEPT, bench_bytes, passes
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,16 @@ class Bench:
     def graph(self) -> GraphSpec:
         """Of the model."""
         return self.subject.graph
+
+    @property
+    def bytes(self) -> int:
+        """What it holds when everything has been evaluated."""
+        batches = {split: (len(batch), batch.clean.shape[1]) for split, batch in self.batches.items()}
+        _, tokens = batches.pop("discover")
+        parts = {self.prompts(share) for share in self.place.tune.space.examples}
+        evaluated = [*batches.values(), *((count, tokens) for count in parts)]
+        subject = self.subject
+        return bench_bytes(subject.architecture, subject.parameters, subject.dtype.itemsize, evaluated)
 
     @cached_property
     def discover(self) -> PairBatch:
@@ -400,14 +410,25 @@ def interval(values: Float[Tensor, " rows"], confidence: float) -> Estimate:
     return Estimate(float(values[0]), low, high)
 
 
-@lru_cache(maxsize=8)
+_benches: dict[Place, Bench] = {}
+"""Those that this worker keeps; the one that was used last is the last."""
+
+
 def open_bench(place: Place) -> Bench:
-    """Load the model of a place; a worker keeps those that it has opened.
+    """Load the model of a place; a worker keeps those that it used last, as far as they take no more than `KEPT`.
 
     Raises:
         BadCheckpoint: the checkpoint cannot be read, or is not the one that the reference names.
         ImpossibleRequest: the data set was made for another tokenizer.
     """
+    bench = _benches.pop(place, None) or _loaded(place)
+    _benches[place] = bench
+    while len(_benches) > 1 and sum(each.bytes for each in _benches.values()) > KEPT:
+        del _benches[next(iter(_benches))]
+    return bench
+
+
+def _loaded(place: Place) -> Bench:
     with place.source.opened(place.ref) as folder:
         subject = load_subject(
             folder,

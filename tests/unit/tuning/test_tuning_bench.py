@@ -186,3 +186,45 @@ def test_a_checkpoint_that_is_not_the_one_named_is_refused(bench: Bench) -> None
     with pytest.raises(BadCheckpoint, match="was changed"):
         open_bench(dataclasses.replace(bench.place, ref=ref))
     assert isinstance(bench.place, Place)
+
+
+def test_a_worker_keeps_models_up_to_a_size_and_the_one_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ontogeny.tuning.bench._benches", {})
+    first, second, third = (dataclasses.replace(place(tmp_path), name=f"m-s0@{step}") for step in range(3))
+    size = open_bench(first).bytes
+    monkeypatch.setattr("ontogeny.tuning.bench.KEPT", 2 * size)
+    kept = [open_bench(each) for each in (first, second)]
+    assert [open_bench(each) is bench for each, bench in zip((first, second), kept)] == [True, True]
+    open_bench(first)
+    open_bench(third)
+    assert open_bench(first) is kept[0], "it was used after the second"
+    monkeypatch.setattr("ontogeny.tuning.bench.KEPT", 1)
+    alone = open_bench(second)
+    assert alone is not kept[1]
+    assert open_bench(second) is alone
+
+
+def test_what_a_model_takes_is_about_what_it_holds(bench: Bench) -> None:
+    """Weights and the evaluators' tensors, counted one by one: the estimate is not less, nor four times as much."""
+
+    def held(value: Any, seen: set[int]) -> int:
+        if isinstance(value, torch.Tensor):
+            memory = value.untyped_storage()
+            if memory.data_ptr() in seen:
+                return 0
+            seen.add(memory.data_ptr())
+            return memory.nbytes()
+        if isinstance(value, dict):
+            return sum(held(each, seen) for each in value.values())
+        if isinstance(value, list | tuple):
+            return sum(held(each, seen) for each in value)
+        inside = getattr(value, "__dict__", None)
+        return 0 if inside is None or id(value) in seen or seen.add(id(value)) else held(inside, seen)  # type: ignore[func-returns-value]
+
+    for each in grid(SPACE)[:2]:
+        bench.evaluate(each)
+    for share in bench.place.tune.space.examples:
+        bench._evaluator("discover", bench.prompts(share))
+    counted = held([bench.subject.weights, bench._evaluators], set())
+    assert counted > 4 * bench.subject.parameters
+    assert counted <= bench.bytes <= 4 * counted
