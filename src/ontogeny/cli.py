@@ -232,11 +232,12 @@ def series(
     sizes: Annotated[str, typer.Option(help="Metrics that are sizes: fluctuation, not onset.")] = "edges,nodes,size",
 ) -> None:
     """When abilities appear in anybody's checkpoints, how models differ, and how sizes fluctuate."""
-    from ontogeny.stages.series import check_folder, examine, parse_pairs, rule_params, write_findings
+    from ontogeny.stages.check import check_folder
+    from ontogeny.stages.series import examine, parse_pairs, rule_params, write_findings
     from ontogeny.stages.series_shown import print_findings
 
     folder = out or Path(f"series-{file.stem}")
-    check_folder(folder)
+    check_folder(folder, "--out")
     found = examine(
         file,
         rule_params(rule),

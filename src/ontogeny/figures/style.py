@@ -195,8 +195,9 @@ def by_scale(rows: pd.DataFrame, said: Mapping[str, str]) -> str:
     firsts, lines = rows.drop_duplicates("member").set_index("member").loc[members_in_order(rows)], []
     for scale, seeds in firsts.groupby("scale", sort=False)["seed"]:
         texts = {seed: said[str(member)] for member, seed in seeds.items() if member in said}
-        alike = len(texts) == len(seeds) and len(set(texts.values())) == 1
-        parts = [*texts.values()][:1] if alike else [f"{text} (s{seed})" for seed, text in texts.items()]
+        names = {text: ", ".join(f"s{seed}" for seed in texts if texts[seed] == text) for text in texts.values()}
+        alike = len(texts) == len(seeds) and len(names) == 1
+        parts = [*names] if alike else [f"{text} ({of})" for text, of in names.items()]
         lines += [f"{scale}: {', '.join(parts)}"] if parts else []
     return "\n".join(lines)
 

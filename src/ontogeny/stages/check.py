@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,3 +80,19 @@ def check_study_name(params: Params, file: Path, project: Path) -> None:
             f"{file} is refused:\n  tracking.study: {own!r} is the name of the study in params.yaml; "
             f"give this one a name of its own, e.g. {file.stem}"
         )
+
+
+def check_folder(folder: Path, option: str = "") -> None:
+    """Refuse what cannot be a folder, before any work; `option` is what it was given by.
+
+    Raises:
+        OntogenyError: a file is in the way, or the name is none.
+    """
+    try:
+        os.listdir(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OntogenyError(
+            f"{option} {folder}: {error.strerror}; expected a new or an existing folder.".lstrip()
+        ) from None

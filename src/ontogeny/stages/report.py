@@ -21,6 +21,7 @@ import pandas as pd
 
 from ontogeny.core.errors import OntogenyError
 from ontogeny.records.files import replacing
+from ontogeny.stages.check import check_folder
 from ontogeny.stages.claims import parts_table
 from ontogeny.stages.publish import git_commit
 from ontogeny.stages.reproduce import differs_from_head
@@ -64,7 +65,7 @@ def write_report(study: Study, folder: Path, members: Sequence[str] = ()) -> Pat
         The file `report.md`.
 
     Raises:
-        OntogenyError: something else is in `folder`, the study has no such member, or it has not been run.
+        OntogenyError: `folder` is a file or holds something else, the study has no such member, or it has not been run.
     """
     unknown = sorted(set(members) - set(study.params.suite.members))
     if unknown:
@@ -73,6 +74,7 @@ def write_report(study: Study, folder: Path, members: Sequence[str] = ()) -> Pat
         )
     if not (study.trajectories / "claims.parquet").exists():
         raise OntogenyError(f"{study.trajectories} has no tables: run `ontogeny study`, which writes them.")
+    check_folder(folder)
     file = folder / REPORT
     if folder.exists() and not file.exists() and any(folder.iterdir()):
         raise OntogenyError(f"{folder} holds something else than a report: give a new or an empty folder.")

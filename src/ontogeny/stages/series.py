@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -136,20 +135,6 @@ def read_csv(file: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         what = str(error).strip()
         raise OntogenyError(f"{file} cannot be read as CSV ({what}): expected a header and one row a value.") from None
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse what cannot be a folder, before any work.
-
-    Raises:
-        OntogenyError: a file is in the way, or the name is none.
-    """
-    try:
-        os.listdir(folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise OntogenyError(f"--out {folder}: {error.strerror}; expected a new or an existing folder.") from None
 
 
 def write_findings(found: Findings, folder: Path) -> list[Path]:

@@ -109,6 +109,7 @@ def test_members_of_a_scale_share_a_line_of_words_and_many_have_thin_lines() -> 
     said = {"a-s0": "never", "a-s3": "first"} | {f"b-s{i}": "never" for i in range(5)}
     assert by_scale(rows, said) == "b: never\na: never (s0), first (s3)"
     assert by_scale(rows, {}) == ""
+    assert by_scale(rows, dict.fromkeys(["a-s0", "a-s3"], "never")) == "a: never (s0, s3)"
     many, few = member_styles(styled(rows, rows)), member_styles(styled(rows[:6], rows))
     assert many["a-s0"]["linewidth"] < few["a-s0"]["linewidth"]
     assert len(member_handles(styled(rows, rows))) == 2 + 5

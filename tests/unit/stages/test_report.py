@@ -66,6 +66,8 @@ def test_what_is_no_report_is_not_touched(study: Study, tmp_path: Path) -> None:
     with pytest.raises(OntogenyError, match="holds something else than a report"):
         write_report(study, tmp_path)
     assert (tmp_path / "tables" / "mine.csv").exists()
+    with pytest.raises(OntogenyError, match=r"mine\.csv: Not a directory; expected a new or an existing folder"):
+        write_report(study, tmp_path / "tables" / "mine.csv")
     with pytest.raises(OntogenyError, match="no member huge-s0; choose from nano-s0, deep-s0"):
         write_report(study, tmp_path / "new", ["huge-s0"])
     assert not (tmp_path / "new").exists()

@@ -43,7 +43,8 @@ def similar_onsets(task: str, found: Sequence[Emergence], params: TrajectoryPara
         params: the bootstrap's.
     """
     margin, known = params.claims.alike_octaves, learners(found)
-    missing = [str(each.who["member"]) for each in found if each not in known]
+    learnt = {each.who["member"] for each in known}
+    missing = [str(each.who["member"]) for each in found if each.who["member"] not in learnt]
     pairs = onset_differences(known, params).to_dict("records")
     measured = sorted((p for p in pairs if p["status"] == "measured"), key=lambda p: -abs(p["octaves"]))
     if not measured:
